@@ -1,0 +1,1 @@
+"""The model: conditioning, latents, training, sampling, metrics and benchmark."""

@@ -1,0 +1,1 @@
+"""The DAG, one short file a flow."""

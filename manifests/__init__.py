@@ -1,0 +1,1 @@
+"""What a clip is: schema, store, splits and lineage. Opens no media."""

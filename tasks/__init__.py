@@ -1,0 +1,1 @@
+"""Prefect tasks: chunked, retryable steps around library functions."""
