@@ -1,11 +1,21 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class DwmError(Exception):
     """A problem that the user can mend: one line that names the file, the value and the remedy.
 
-    The command line prints its message without a traceback (``--debug`` shows it) and exits with code 2 for bad
-    usage or code 1 for a problem in the data.
+    The command line prints the message without a traceback (``--debug`` shows it) and exits with ``exit_code``.
     """
+
+    exit_code: ClassVar[int] = 1
+    """1: the data or the machine has a problem."""
+
+
+class UsageError(DwmError):
+    """The command or a setting was given a value that it cannot take."""
+
+    exit_code: ClassVar[int] = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from manifests.errors import DwmError
+from manifests.errors import UsageError
 
 
 class Profile(BaseModel):
@@ -38,8 +38,8 @@ def get_profile(name: str) -> Profile:
     """Look a profile up by its name.
 
     Raises:
-        DwmError: no such profile.
+        UsageError: no such profile.
     """
     if name not in PROFILES:
-        raise DwmError(f"profile '{name}': unknown; choose one of {', '.join(PROFILES)}")
+        raise UsageError(f"profile '{name}': unknown; choose one of {', '.join(PROFILES)}")
     return PROFILES[name]
