@@ -79,3 +79,33 @@ def copy_file(source: Path, target: Path) -> None:
 def is_temporary(path: Path) -> bool:
     """Tell whether ``path`` is an unfinished file of a process that was killed."""
     return TEMPORARY_MARK in path.name
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target``; on success it becomes ``target``, on failure it is removed.
+
+    Every file is flushed to the disk before the rename, so that a folder under its final name is complete.
+
+    Raises:
+        DwmError: ``target`` exists already, the disk is full, the folder is read-only, or the write failed otherwise.
+    """
+    target = Path(target)
+    if target.exists():
+        raise DwmError(f"{target}: exists already; remove it or choose another folder")
+    temporary = target.with_name(f".{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_dir():
+                _fsync_folder(path)
+            else:
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        temporary.rename(target)
+        _fsync_folder(target.parent)
+    except OSError as error:
+        raise _explain_os_error(error, target) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
