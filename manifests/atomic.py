@@ -16,8 +16,8 @@ TEMPORARY_MARK = ".tmp-"
 """Part of every unfinished file's name; ``dwm gc`` removes leftovers of killed processes."""
 
 
-def _explain_os_error(error: OSError, target: Path) -> DwmError:
-    """Turn a failed write into one line with the remedy."""
+def explain_os_error(error: OSError, target: Path) -> DwmError:
+    """Turn a failed write of ``target`` into one line with the remedy."""
     if error.errno == errno.ENOSPC:
         return DwmError(f"{target}: the disk is full; free some space and run the same command again, it continues")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
@@ -25,7 +25,8 @@ def _explain_os_error(error: OSError, target: Path) -> DwmError:
     return DwmError(f"{target}: could not be written ({error.strerror}); check the folder and run again")
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make renames and removals in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,9 +52,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(target)
-        _fsync_folder(target.parent)
+        fsync_folder(target.parent)
     except OSError as error:
-        raise _explain_os_error(error, target) from error
+        raise explain_os_error(error, target) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -99,13 +100,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for path in sorted(temporary.rglob("*")):
             if path.is_dir():
-                _fsync_folder(path)
+                fsync_folder(path)
             else:
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
         temporary.rename(target)
-        _fsync_folder(target.parent)
+        fsync_folder(target.parent)
     except OSError as error:
-        raise _explain_os_error(error, target) from error
+        raise explain_os_error(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
