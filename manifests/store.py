@@ -1,0 +1,332 @@
+"""Tables of the manifest: typed rows in, typed rows or Arrow tables out, safe for many writers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from manifests.columns import (
+    arrow_schema,
+    completed,
+    is_current,
+    read_part_schema,
+    rows_to_table,
+    table_to_rows,
+    unknown_columns,
+)
+from manifests.errors import DwmError
+from manifests.parts import PartChange, PartFolder
+from manifests.schema import Row
+
+RowT = TypeVar("RowT", bound=Row)
+
+MAX_PART_ROWS = 65_536
+"""Rows that one part holds at most after compaction: what an upsert of one row has to rewrite."""
+
+MAX_SMALL_PARTS = 32
+"""More parts than this with fewer than half of `MAX_PART_ROWS` rows are merged by the next append or upsert."""
+
+
+class Table(Generic[RowT]):
+    """One table of the manifest: every ``manifest/<table>/*.parquet``, with one row a key.
+
+    Any number of processes may read and write it. A method that changes the table does so entirely or not at all,
+    also when its process is killed at any moment.
+
+    Args:
+        manifest_folder: ``<dataset>/manifest``.
+        row_class: Class of the rows; names the table and the key column.
+    """
+
+    def __init__(self, manifest_folder: Path, row_class: type[RowT]) -> None:
+        self.row_class = row_class
+        self.schema: pa.Schema = arrow_schema(row_class)
+        self.parts = PartFolder(manifest_folder, row_class.table_name)
+        self._key = row_class.key_column
+
+    def read(self, columns: Sequence[str] | None = None, where: ds.Expression | None = None) -> pa.Table:
+        """Arrow table of the rows that fit, sorted by key.
+
+        Args:
+            columns: Columns to read, all when None. Name only what is needed: others are not read from disk.
+            where: Filter such as ``ds.field("status") == "ready"``; row groups that cannot fit are skipped.
+
+        Raises:
+            DwmError: a part is damaged or was written by a newer dwm-pipeline.
+        """
+        wanted = list(columns) if columns is not None else self.schema.names
+        with self.parts.reading() as paths:
+            table = self._scan(paths, list(dict.fromkeys([*wanted, self._key])), where)
+        return table.take(pc.sort_indices(table.column(self._key))).select(wanted)
+
+    def rows(self, where: ds.Expression | None = None) -> Iterator[RowT]:
+        """Rows that fit, sorted by key. The table may be changed while iterating: the rows are those of the start.
+
+        Raises:
+            DwmError: as `read`; a key occurs twice; a row does not fit the row class.
+        """
+        table = self.read(where=where)
+        keys = table.column(self._key)
+        if table.num_rows > 1:
+            twice = pc.equal(keys.slice(1), keys.slice(0, table.num_rows - 1))
+            if pc.any(twice).as_py():
+                raise self._duplicate_error(keys.slice(1).filter(twice)[0].as_py())
+        yield from table_to_rows(self.row_class, table)
+
+    def get(self, key: str) -> RowT:
+        """The row with this key.
+
+        Raises:
+            DwmError: no such row, or two of them.
+        """
+        for row in self.rows(where=ds.field(self._key) == key):
+            return row
+        raise DwmError(
+            f"{self.parts.folder}: no row with {self._key} '{key}'; see the ids with "
+            f"pandas.read_parquet('{self.parts.folder}')['{self._key}']"
+        )
+
+    def keys(self, where: ds.Expression | None = None) -> set[str]:
+        """Keys of the rows that fit."""
+        with self.parts.reading() as paths:
+            return set(self._scan(paths, [self._key], where).column(self._key).to_pylist())
+
+    def count(self, where: ds.Expression | None = None) -> int:
+        """Number of rows that fit."""
+        with self.parts.reading() as paths:
+            return sum(dataset.count_rows(filter=where) for dataset in self._datasets(paths))
+
+    def files_with(self, key: str) -> list[Path]:
+        """Part files that hold a row with this key: one, or several when somebody copied a part."""
+        with self.parts.reading() as paths:
+            return [path for path in paths if self._keys_in(path, [key])]
+
+    def duplicate_keys(self) -> list[str]:
+        """Keys that occur more than once, sorted; empty in a sound table."""
+        with self.parts.reading() as paths:
+            counts = pc.value_counts(self._scan(paths, [self._key], None).column(self._key))
+        return sorted(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+
+    def append(self, rows: Iterable[RowT]) -> int:
+        """Add rows; those that are there already, equal but for ``created_at``, are skipped.
+
+        Returns:
+            Number of rows added.
+
+        Raises:
+            DwmError: a row with the same key and other content exists (nothing is added then); the disk is full.
+        """
+        wanted = self._by_key(rows)
+        with self.parts.writing() as paths:
+            for path, keys in self._locate(paths, wanted).items():
+                for existing in table_to_rows(self.row_class, self._load(path, keys)):
+                    if not _same_but_for_time(existing, wanted.get(existing.key, existing)):
+                        raise DwmError(
+                            f"{path}: a row with {self._key} '{existing.key}' and other content exists; "
+                            "use upsert to replace it, or delete it first"
+                        )
+                    wanted.pop(existing.key, None)
+            if wanted:
+                self.parts.change([PartChange(None, self._to_part(wanted.values()))])
+                self._merge_small_parts(paths, more_than=MAX_SMALL_PARTS)
+        return len(wanted)
+
+    def upsert(self, rows: Iterable[RowT]) -> None:
+        """Add rows, or replace those with the same keys. A row that is equal but for ``created_at`` stays as it is.
+
+        Only the parts that hold a replaced key are written again.
+
+        Raises:
+            DwmError: the disk is full or the folder is read-only; nothing is lost then.
+        """
+        wanted = self._by_key(rows)
+        with self.parts.writing() as paths:
+            replaced: dict[Path, list[str]] = {}
+            found: set[str] = set()
+            for path, keys in self._locate(paths, wanted).items():
+                found.update(keys)
+                changed = [
+                    existing.key
+                    for existing in table_to_rows(self.row_class, self._load(path, keys))
+                    if not _same_but_for_time(existing, wanted[existing.key])
+                ]
+                if changed:
+                    replaced[path] = changed
+            new_keys = wanted.keys() - found
+            if replaced or new_keys:
+                self.parts.change(self._upsert_steps(wanted, replaced, new_keys))
+                self._merge_small_parts(paths, more_than=MAX_SMALL_PARTS)
+
+    def set_values(self, column: str, values: Mapping[str, Any]) -> int:
+        """Change one column of many rows at once, without going through row objects.
+
+        Args:
+            column: A column of text, numbers or times; not the key.
+            values: New value of each key; keys that do not exist are refused.
+
+        Returns:
+            Number of rows whose value changed.
+
+        Raises:
+            DwmError: a key is not in the table; the disk is full.
+        """
+        keys = pa.array(list(values), type=pa.string())
+        new_values = pa.array(list(values.values()), type=self.schema.field(column).type)
+        changed_rows = 0
+        with self.parts.writing() as paths:
+            located = self._locate(paths, values)
+            missing = values.keys() - {key for found in located.values() for key in found}
+            if missing:
+                raise DwmError(
+                    f"{self.parts.folder}: no row with {self._key} '{min(missing)}' ({len(missing)} such keys); "
+                    "read the table again before changing it"
+                )
+            changes = []
+            for path in located:
+                count, table = self._with_values(path, column, keys, new_values)
+                if count:
+                    changed_rows += count
+                    changes.append(PartChange(path, table))
+            if changes:
+                self.parts.change(changes)
+        return changed_rows
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """Remove the rows with these keys; keys that do not exist are no error.
+
+        Returns:
+            Number of rows removed.
+        """
+        with self.parts.writing() as paths:
+            located = self._locate(paths, set(keys))
+            if located:
+                self.parts.change(PartChange(path, self._without(path, found)) for path, found in located.items())
+        return sum(len(found) for found in located.values())
+
+    def compact(self) -> None:
+        """Merge small parts now; appends and upserts do it by themselves when there are many."""
+        with self.parts.writing() as paths:
+            self._merge_small_parts(paths, more_than=1)
+
+    def _datasets(self, paths: Iterable[Path]) -> list[ds.Dataset]:
+        """Scannable views of parts: current ones straight from disk, others completed in memory."""
+        current: list[str] = []
+        others: list[ds.Dataset] = []
+        for path in paths:
+            if is_current(read_part_schema(path, self.row_class), self.row_class):
+                current.append(str(path))
+            else:
+                others.append(ds.dataset(completed(pq.read_table(path, partitioning=None), self.row_class, path)))
+        if current:
+            others.append(ds.dataset(current, schema=self.schema, format="parquet"))
+        return others
+
+    def _scan(self, paths: Iterable[Path], columns: list[str], where: ds.Expression | None) -> pa.Table:
+        tables = [dataset.to_table(columns=columns, filter=where) for dataset in self._datasets(paths)]
+        if tables:
+            return pa.concat_tables(tables)
+        return self.schema.empty_table().select(columns)
+
+    def _keys_in(self, path: Path, keys: Collection[str]) -> list[str]:
+        """Which of ``keys`` a part holds, as often as it holds them."""
+        values = pa.array(list(keys), type=pa.string())
+        table = self._scan([path], [self._key], ds.field(self._key).isin(values))
+        return list(table.column(self._key).to_pylist())
+
+    def _locate(self, paths: Iterable[Path], keys: Collection[str]) -> dict[Path, list[str]]:
+        """Parts that hold any of ``keys``, with those that they hold."""
+        located = {path: self._keys_in(path, keys) for path in paths}
+        return {path: found for path, found in located.items() if found}
+
+    def _load(self, path: Path, keys: Collection[str]) -> pa.Table:
+        return self._scan([path], self.schema.names, ds.field(self._key).isin(pa.array(list(keys), type=pa.string())))
+
+    def _load_to_rewrite(self, path: Path) -> pa.Table:
+        """All of a part, which is about to be replaced.
+
+        Raises:
+            DwmError: the part has columns that this program does not know and would lose.
+        """
+        unknown = unknown_columns(read_part_schema(path, self.row_class), self.row_class)
+        if unknown:
+            raise DwmError(
+                f"{path}: column {unknown[0]} is unknown to this version and would be lost; upgrade dwm-pipeline, or "
+                "write the file without it"
+            )
+        return self._scan([path], self.schema.names, None)
+
+    def _without(self, path: Path, keys: Collection[str]) -> pa.Table:
+        table = self._load_to_rewrite(path)
+        return table.filter(pc.invert(pc.is_in(table.column(self._key), pa.array(list(keys), type=pa.string()))))
+
+    def _with_values(self, path: Path, column: str, keys: pa.Array, new_values: pa.Array) -> tuple[int, pa.Table]:
+        """A part with some values of one column changed, and how many rows that changes."""
+        table = self._load_to_rewrite(path)
+        positions = pc.index_in(table.column(self._key), value_set=keys)
+        old = table.column(column)
+        new = pc.if_else(pc.is_valid(positions), new_values.take(pc.fill_null(positions, 0)), old)
+        unchanged = pc.or_(
+            pc.fill_null(pc.equal(old, new), fill_value=False), pc.and_(pc.is_null(old), pc.is_null(new))
+        )
+        index = self.schema.get_field_index(column)
+        return pc.sum(pc.invert(unchanged)).as_py() or 0, table.set_column(index, self.schema.field(index), new)
+
+    def _upsert_steps(
+        self, wanted: Mapping[str, RowT], replaced: Mapping[Path, list[str]], new_keys: Collection[str]
+    ) -> Iterator[PartChange]:
+        written: set[str] = set()  # a key in two copied parts is written once
+        for path, keys in replaced.items():
+            rows = [wanted[key] for key in sorted(set(keys) - written)]
+            written.update(keys)
+            yield PartChange(path, self._sorted(pa.concat_tables([self._without(path, keys), self._to_part(rows)])))
+        if new_keys:
+            yield PartChange(None, self._to_part([wanted[key] for key in new_keys]))
+
+    def _merge_small_parts(self, paths: Sequence[Path], more_than: int) -> None:
+        """Merge the parts with fewer than half of `MAX_PART_ROWS` rows if there are more than ``more_than``."""
+        if len(paths) < more_than:
+            return
+        current = [path for path in self.parts.paths() if not self._has_unknown_columns(path)]
+        small = [path for path in current if pq.read_metadata(path).num_rows < MAX_PART_ROWS // 2]
+        if len(small) > more_than:
+            merged = self._sorted(pa.concat_tables([self._load_to_rewrite(path) for path in small]))
+            slices = [merged.slice(start, MAX_PART_ROWS) for start in range(0, merged.num_rows, MAX_PART_ROWS)]
+            self.parts.change(
+                [*(PartChange(path, None) for path in small), *(PartChange(None, part) for part in slices)]
+            )
+
+    def _has_unknown_columns(self, path: Path) -> bool:
+        return bool(unknown_columns(read_part_schema(path, self.row_class), self.row_class))
+
+    def _to_part(self, rows: Iterable[RowT]) -> pa.Table:
+        return rows_to_table(self.row_class, sorted(rows, key=lambda row: row.key))
+
+    def _sorted(self, table: pa.Table) -> pa.Table:
+        return table.take(pc.sort_indices(table.column(self._key)))
+
+    def _by_key(self, rows: Iterable[RowT]) -> dict[str, RowT]:
+        by_key: dict[str, RowT] = {}
+        for row in rows:
+            if not _same_but_for_time(by_key.setdefault(row.key, row), row):
+                raise DwmError(
+                    f"{self.parts.folder}: two different rows with {self._key} '{row.key}' in one call; give each "
+                    "its own id"
+                )
+        return by_key
+
+    def _duplicate_error(self, key: str) -> DwmError:
+        names = ", ".join(path.name for path in self.files_with(key))
+        return DwmError(
+            f"{self.parts.folder}: {self._key} '{key}' occurs more than once (in {names}); remove the copied file"
+        )
+
+
+def _same_but_for_time(first: Row, second: Row) -> bool:
+    """Tell whether two rows are equal, whenever they were made."""
+    return first is second or first.model_dump(exclude={"created_at"}) == second.model_dump(exclude={"created_at"})
