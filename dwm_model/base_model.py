@@ -1,0 +1,283 @@
+"""Base models: folders in the diffusers layout, described without loading weights and loaded part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dwm_model.families import ModelFamily, detect_family, read_json_object
+from manifests.atomic import write_text
+from manifests.errors import DwmError
+from manifests.hashing import hash_file, hash_json
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+logger = logging.getLogger(__name__)
+
+PART_FOLDERS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
+"""Sub-folders of a base model; their files make its hash."""
+
+NOTE_FILE = "dwm_base.json"
+"""Optional note beside ``model_index.json``: ``untrained``, ``description``, ``licence``, ``seed``."""
+
+_ALWAYS_HASHED_BYTES = 64 * 1024 * 1024
+_SMALLEST_VOCABULARY = 32
+
+
+@dataclass(frozen=True)
+class BaseDescription:
+    """What is known of a base model without loading its weights.
+
+    Attributes:
+        path: its folder, absolute.
+        name: the folder's name; with the first digits of the hash it names the folder of cached latents.
+        family: how it patches latents.
+        base_hash: SHA-256 over the names and bytes of the weight and configuration files of all parts.
+        is_untrained: it has random weights; what it generates is no result.
+        latent_channels: channels of a latent.
+        spatial_ratio: pixels a latent cell is wide and high.
+        temporal_ratio: frames a latent frame stands for (the first frame stands alone).
+        text_tokens: length of a prompt embedding.
+        text_dim: width of a prompt embedding.
+    """
+
+    path: Path
+    name: str
+    family: ModelFamily
+    base_hash: str
+    is_untrained: bool
+    latent_channels: int
+    spatial_ratio: int
+    temporal_ratio: int
+    text_tokens: int
+    text_dim: int
+
+    @property
+    def latent_name(self) -> str:
+        """Folder name of what is encoded with this base."""
+        return f"{self.name}-{self.base_hash[:8]}"
+
+
+class BaseModel:
+    """A base model whose parts are loaded on first use, so that nobody pays memory for parts not needed.
+
+    Training loads ``transformer`` only, encoding ``vae`` and then ``text_encoder``.
+    """
+
+    def __init__(self, description: BaseDescription, device: str | torch.device, dtype: torch.dtype) -> None:
+        self.description = description
+        self.device = device
+        self.dtype = dtype
+
+    @property
+    def path(self) -> Path:
+        """The base's folder."""
+        return self.description.path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.description.name
+
+    @property
+    def family(self) -> ModelFamily:
+        """How the base patches latents."""
+        return self.description.family
+
+    @property
+    def base_hash(self) -> str:
+        """SHA-256 over weights and configuration."""
+        return self.description.base_hash
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the weights are random."""
+        return self.description.is_untrained
+
+    @cached_property
+    def vae(self) -> AutoencoderKLCogVideoX:
+        """Video autoencoder, frozen."""
+        from diffusers import AutoencoderKLCogVideoX
+
+        vae: AutoencoderKLCogVideoX = self._load(AutoencoderKLCogVideoX, "vae", torch_dtype=self.dtype)
+        return vae.to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def transformer(self) -> CogVideoXTransformer3DModel:
+        """Diffusion transformer as stored (33 channels unless already widened), frozen."""
+        from diffusers import CogVideoXTransformer3DModel
+
+        transformer: CogVideoXTransformer3DModel = self._load(
+            CogVideoXTransformer3DModel, "transformer", torch_dtype=self.dtype
+        )
+        return transformer.to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def text_encoder(self) -> T5EncoderModel:
+        """T5 encoder, frozen."""
+        from transformers import T5EncoderModel
+
+        encoder: T5EncoderModel = self._load(T5EncoderModel, "text_encoder", dtype=self.dtype)
+        return encoder.to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """T5 tokenizer.
+
+        Raises:
+            DwmError: the folder gives a vocabulary of a few special tokens only (a sentencepiece file that was not
+                read), with which every prompt would look the same.
+        """
+        from transformers import T5Tokenizer
+
+        tokenizer: PreTrainedTokenizerBase = self._load(T5Tokenizer, "tokenizer")
+        if len(tokenizer) < _SMALLEST_VOCABULARY:
+            raise DwmError(
+                f"{self.path / 'tokenizer'}: only {len(tokenizer)} tokens were read; copy the tokenizer again"
+            )
+        return tokenizer
+
+    @cached_property
+    def scheduler(self) -> CogVideoXDDIMScheduler:
+        """Noise schedule, used for training and sampling.
+
+        Raises:
+            DwmError: the schedule does not predict velocity, which the training loss assumes.
+        """
+        from diffusers import CogVideoXDDIMScheduler
+
+        scheduler: CogVideoXDDIMScheduler = self._load(CogVideoXDDIMScheduler, "scheduler")
+        if scheduler.config.prediction_type != "v_prediction":
+            raise DwmError(
+                f"{self.path / 'scheduler'}: prediction_type is {scheduler.config.prediction_type}; "
+                "only v_prediction bases can be used"
+            )
+        return scheduler
+
+    def release(self, part: str) -> None:
+        """Drop a loaded part (``vae``, ``text_encoder``, ...) from memory; it loads again on its next use."""
+        self.__dict__.pop(part, None)
+
+    def _load(self, part_class: Any, part: str, **options: Any) -> Any:
+        """Load one part from its local sub-folder with its library's own loader."""
+        folder = self.path / part
+        try:
+            return part_class.from_pretrained(str(folder), local_files_only=True, **options)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise DwmError(f"{folder}: could not be loaded ({reason}); copy the base model again") from error
+
+
+def describe_base(path: Path) -> BaseDescription:
+    """Read what a base model is from its configuration files, and hash its files.
+
+    Raises:
+        DwmError: no such folder, a part is missing, or the family is unknown.
+    """
+    folder = Path(path).resolve()
+    if not folder.is_dir():
+        raise DwmError(f"{path}: no such folder; give a local base model in the diffusers layout")
+    for part in PART_FOLDERS:
+        if not (folder / part).is_dir():
+            raise DwmError(f"{folder / part}: missing; a base model has the folders {', '.join(PART_FOLDERS)}")
+    transformer = read_json_object(folder / "transformer" / "config.json")
+    vae = read_json_object(folder / "vae" / "config.json")
+    note_path = folder / NOTE_FILE
+    note = read_json_object(note_path) if note_path.exists() else {}
+    return BaseDescription(
+        path=folder,
+        name=folder.name,
+        family=detect_family(folder / "transformer" / "config.json"),
+        base_hash=_hash_base(folder),
+        is_untrained=bool(note.get("untrained", False)),
+        latent_channels=int(vae["latent_channels"]),
+        spatial_ratio=2 ** (len(vae["block_out_channels"]) - 1),
+        temporal_ratio=int(vae["temporal_compression_ratio"]),
+        text_tokens=int(transformer["max_text_seq_length"]),
+        text_dim=int(transformer["text_embed_dim"]),
+    )
+
+
+def load_base(path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> BaseModel:
+    """Open a base model; its parts load on first use.
+
+    Args:
+        path: folder in the diffusers layout.
+        device: where the parts go.
+        dtype: type of the weights, float32 unless given.
+
+    Raises:
+        DwmError: see `describe_base`.
+    """
+    import torch
+
+    return BaseModel(describe_base(path), device, dtype or torch.float32)
+
+
+def default_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _hash_base(folder: Path) -> str:
+    """Hash over (relative name, SHA-256) of every file of the parts; the note and the index do not count."""
+    cache = _HashCache()
+    digests = {
+        file.relative_to(folder).as_posix(): cache.digest(file)
+        for part in PART_FOLDERS
+        for file in sorted((folder / part).rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    }
+    cache.save()
+    return hash_json(digests)
+
+
+class _HashCache:
+    """SHA-256 of large files, remembered in the user's cache folder by path, size and time of change.
+
+    A 5B base has 20 GB of weights; hashing them at each command would take a minute. Small files are always hashed.
+    The file lies outside the base, which may be read-only; where it cannot be written, hashing is only slower.
+    """
+
+    def __init__(self) -> None:
+        root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        self._path = Path(root) / "dwm" / "file_hashes.json"
+        self._entries: dict[str, str] = {}
+        self._is_changed = False
+        if self._path.exists():
+            try:
+                self._entries = {str(key): str(value) for key, value in read_json_object(self._path).items()}
+            except DwmError as error:
+                logger.warning("%s; hashing the base's files again", error)
+
+    def digest(self, file: Path) -> str:
+        """SHA-256 of a file, from the cache where it is large and unchanged."""
+        status = file.stat()
+        if status.st_size < _ALWAYS_HASHED_BYTES:
+            return hash_file(file)
+        key = hashlib.sha256(f"{file}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}".encode()).hexdigest()
+        if key not in self._entries:
+            logger.info("hashing %s (%d MB)", file, status.st_size // 2**20)
+            self._entries[key] = hash_file(file)
+            self._is_changed = True
+        return self._entries[key]
+
+    def save(self) -> None:
+        """Write the cache where something new was hashed."""
+        if not self._is_changed:
+            return
+        try:
+            write_text(self._path, json.dumps(self._entries, sort_keys=True, indent=1) + "\n")
+        except DwmError as error:
+            logger.warning("%s; the base's files will be hashed again next time", error)

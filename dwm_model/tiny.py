@@ -1,0 +1,226 @@
+"""A tiny base model with random weights, made on the spot: it exercises every path and shows nothing.
+
+It has the layout and the parts of a CogVideoX-Fun V1.1 InP model (33 input channels, x4/x8 video autoencoder with 16
+latent channels, T5 encoder, velocity-predicting DDIM schedule), a few hundred thousand parameters, and no training.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dwm_model.base_model import NOTE_FILE
+from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS, read_json_object
+from manifests.atomic import atomic_folder
+from manifests.errors import DwmError
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+TEXT_TOKENS = 64
+"""Length of a prompt embedding of the tiny base."""
+
+_SCALING_FACTOR = 0.7
+_TEXT_DIM = 64
+_WORDS = (
+    "a an the i my me it is are on in at to of and or with from into onto up down left right hand hands both thumb "
+    "fingers finger reach reaches grasp grasps grip hold holds pick picks up lift lifts move moves push pushes pull "
+    "pulls slide slides place places put puts open opens close closes turn turns press presses pour pours stand walk "
+    "approach step table desk floor wall room kitchen counter shelf box cup bowl pot pan bottle cushion door drawer "
+    "handle button faucet water fridge refrigerator couch chair plate glass book lid red green blue yellow white black "
+    "brown grey wooden metal small large top bottom front back near over under then while now slowly across along "
+    "camera view scene object video first forward toward towards away side edge middle inside empty full static"
+)
+
+
+def make_tiny_base(folder: Path, seed: int = 0) -> Path:
+    """Write a tiny random base model as a diffusers folder; the same seed gives the same bytes.
+
+    The folder appears complete or not at all. Where it holds the tiny base of this seed already, nothing is done.
+    The random autoencoder is calibrated on procedural clips so that training on its latents means something: see
+    `_calibrated_vae`.
+
+    Args:
+        folder: the folder to make.
+        seed: seed of the weights.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        DwmError: the folder holds something else, or cannot be written.
+    """
+    import torch
+
+    folder = Path(folder)
+    if folder.exists():
+        note = read_json_object(folder / NOTE_FILE)
+        if note.get("untrained") is True and note.get("seed") == seed:
+            return folder
+        raise DwmError(f"{folder}: holds another base model; remove it or choose another folder")
+    with atomic_folder(folder) as temporary, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _transformer().save_pretrained(temporary / "transformer")
+        _calibrated_vae().save_pretrained(temporary / "vae")
+        _text_encoder().save_pretrained(temporary / "text_encoder")
+        _tokenizer().save_pretrained(temporary / "tokenizer")
+        _scheduler().save_pretrained(temporary / "scheduler")
+        _write_json(temporary / "model_index.json", _model_index())
+        _write_json(
+            temporary / NOTE_FILE,
+            {
+                "untrained": True,
+                "seed": seed,
+                "description": "Tiny base with random weights, for trying the pipeline out; its videos are no results.",
+                "licence": "CC0-1.0",
+            },
+        )
+    return folder
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _model_index() -> dict[str, Any]:
+    """The index by which diffusers finds the parts."""
+    import diffusers
+
+    return {
+        "_class_name": "CogVideoXPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", "CogVideoXDDIMScheduler"],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+
+
+def _transformer() -> CogVideoXTransformer3DModel:
+    """Four blocks of width 128, rotary positions, 33 input channels."""
+    from diffusers import CogVideoXTransformer3DModel
+
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=64,
+        in_channels=BASE_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        time_embed_dim=64,
+        text_embed_dim=_TEXT_DIM,
+        num_layers=4,
+        sample_width=12,
+        sample_height=8,
+        sample_frames=17,
+        patch_size=2,
+        patch_size_t=None,
+        max_text_seq_length=TEXT_TOKENS,
+        use_rotary_positional_embeddings=True,
+    )
+
+
+def _text_encoder() -> T5EncoderModel:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(_vocabulary()),
+        d_model=_TEXT_DIM,
+        d_kv=16,
+        d_ff=128,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    return T5EncoderModel(config)
+
+
+def _vocabulary() -> list[tuple[str, float]]:
+    """Pieces with log scores: common words as one token, anything else letter by letter."""
+    words = [f"▁{word}" for word in sorted(set(_WORDS.split()))]
+    marks = list(string.ascii_letters + string.digits + string.punctuation)
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    return special + [(word, -5.0) for word in words] + [(mark, -6.0) for mark in marks]
+
+
+def _tokenizer() -> PreTrainedTokenizerBase:
+    """Unigram tokenizer over `_vocabulary`; given as a list because a file name would be ignored silently."""
+    from transformers import T5Tokenizer
+
+    return T5Tokenizer(vocab=_vocabulary(), extra_ids=0)
+
+
+def _scheduler() -> CogVideoXDDIMScheduler:
+    """The schedule of the 5B models: velocity prediction, zero terminal signal, trailing timesteps."""
+    from diffusers import CogVideoXDDIMScheduler
+
+    return CogVideoXDDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def _calibrated_vae() -> AutoencoderKLCogVideoX:
+    """Random autoencoder whose encoder's last layer is set from statistics of procedural clips.
+
+    Each latent channel has mean 0 and standard deviation ``1 / scaling_factor`` over the clips, so that scaled latents
+    have unit variance and differences between pixels survive; the posterior's own deviation is small. The scaling
+    factor is that of the 5B models. Statistics are rounded before they are used, so that the order of sums does not
+    show in the bytes. The decoder stays random: decoded videos show nothing.
+    """
+    import torch
+    from diffusers import AutoencoderKLCogVideoX
+
+    vae = AutoencoderKLCogVideoX(
+        block_out_channels=(8, 16, 16, 24),
+        latent_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        norm_num_groups=4,
+        temporal_compression_ratio=4,
+        sample_height=64,
+        sample_width=96,
+        scaling_factor=_SCALING_FACTOR,
+    ).eval()
+    with torch.no_grad():
+        _calibrate_encoder(vae, _procedural_clips())
+    return vae
+
+
+def _procedural_clips(count: int = 4, frames: int = 17, height: int = 64, width: int = 96) -> torch.Tensor:
+    """Smooth coloured backgrounds with a rectangle that moves across, [count, 3, frames, height, width] in [-1, 1]."""
+    import torch
+    from torch.nn import functional
+
+    coarse = torch.randn(count, 3, 6, 9)
+    background = functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
+    clips = (0.6 * background).clamp(-1, 1)[:, :, None].repeat(1, 1, frames, 1, 1)
+    colours = torch.rand(count, 3) * 2 - 1
+    for clip, colour in zip(clips, colours, strict=True):
+        for frame in range(frames):
+            left = frame * (width - 24) // frames
+            clip[:, frame, 20:44, left : left + 24] = colour[:, None, None]
+    return clips
+
+
+def _calibrate_encoder(vae: AutoencoderKLCogVideoX, clips: torch.Tensor) -> None:
+    """Set mean 0 and deviation ``1 / scaling_factor`` a latent channel, and a small constant log-variance."""
+    last = vae.encoder.conv_out.conv
+    last.weight[LATENT_CHANNELS:] = 0.0
+    last.bias[LATENT_CHANNELS:] = -8.0
+    mean_bcfhw = vae.encode(clips).latent_dist.mean
+    centre = mean_bcfhw.mean(dim=(0, 2, 3, 4))
+    gain = (1.0 / (_SCALING_FACTOR * mean_bcfhw.std(dim=(0, 2, 3, 4)))).round(decimals=2)
+    last.weight[:LATENT_CHANNELS] *= gain[:, None, None, None, None]
+    last.bias[:LATENT_CHANNELS] = ((last.bias[:LATENT_CHANNELS] - centre) * gain).round(decimals=3)
