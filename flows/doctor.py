@@ -73,7 +73,9 @@ def _codecs() -> Finding:
     if missing:
         remedy = "install the PyPI wheel of av, which brings x264"
         return Finding(part="video codecs", verdict=Verdict.BROKEN, detail=f"missing: {missing}", remedy=remedy)
-    return Finding(part="video codecs", verdict=Verdict.WORKS, detail=f"libx264 and libx264rgb in PyAV {av.__version__}")
+    return Finding(
+        part="video codecs", verdict=Verdict.WORKS, detail=f"libx264 and libx264rgb in PyAV {av.__version__}"
+    )
 
 
 def _body() -> Finding:
@@ -81,13 +83,17 @@ def _body() -> Finding:
 
     if not DEFAULT_BODY_PATH.exists():
         remedy = "install dwm-pipeline again: the body ships inside the package"
-        return Finding(part="body model", verdict=Verdict.BROKEN, detail=f"{DEFAULT_BODY_PATH} is missing", remedy=remedy)
+        return Finding(
+            part="body model", verdict=Verdict.BROKEN, detail=f"{DEFAULT_BODY_PATH} is missing", remedy=remedy
+        )
     return Finding(part="body model", verdict=Verdict.WORKS, detail="the CC0 stand-in body that ships with the package")
 
 
 def _package(part: str, module: str, remedy: str) -> Finding:
     if find_spec(module) is None:
-        return Finding(part=part, verdict=Verdict.OPTIONAL, detail=f"package '{module}' is not installed", remedy=remedy)
+        return Finding(
+            part=part, verdict=Verdict.OPTIONAL, detail=f"package '{module}' is not installed", remedy=remedy
+        )
     return Finding(part=part, verdict=Verdict.WORKS, detail=f"package '{module}' is installed")
 
 
@@ -96,7 +102,9 @@ def _lpips() -> Finding:
 
 
 def _dreamsim() -> Finding:
-    return _package("DreamSim", "dreamsim", "pip install 'dwm-pipeline[metrics-full]' and put its weights in its cache folder")
+    return _package(
+        "DreamSim", "dreamsim", "pip install 'dwm-pipeline[metrics-full]' and put its weights in its cache folder"
+    )
 
 
 def _prefect() -> Finding:
@@ -118,7 +126,9 @@ def _room() -> Finding:
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = psutil.virtual_memory().available / 2**30
     detail = f"{disk:.0f} GiB of disk and {memory:.0f} GiB of memory are free, {psutil.cpu_count()} cores"
-    return Finding(part="room", verdict=Verdict.WORKS if disk > 1 else Verdict.BROKEN, detail=detail, remedy="free some disk")
+    return Finding(
+        part="room", verdict=Verdict.WORKS if disk > 1 else Verdict.BROKEN, detail=detail, remedy="free some disk"
+    )
 
 
 _CHECKS: tuple[Callable[[], Finding], ...] = (_renderer, _codecs, _body, _cuda, _lpips, _dreamsim, _prefect, _room)

@@ -1,0 +1,43 @@
+"""The one command line, `dwm`: thin commands over the flows and the library."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli_data import build_app, check, explain, export_app, gc, split
+from flows.cli_model import benchmark, encode, generate, metrics, train
+from flows.cli_run import demo, doctor
+from flows.cli_support import set_up_logging
+
+app = typer.Typer(
+    name="dwm",
+    help="Dexterous World Models: raw captures -> aligned triplets -> LoRA fine-tuning -> benchmark tables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def switches(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
+) -> None:
+    """Set what holds for every command."""
+    set_up_logging(debug)
+
+
+app.add_typer(build_app, name="build")
+app.add_typer(export_app, name="export")
+for command in (demo, split, check, explain, encode, train, generate, metrics, benchmark, gc, doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the `dwm` console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""`dwm demo` and `dwm doctor`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, report, say
+
+
+@one_line_errors
+def demo(
+    raw: Annotated[
+        Path | None, typer.Option(help="Triplets in the official layout; generated ones when absent.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("out/demo"),
+    profile: Annotated[str, typer.Option(help="Size and sampling of clips.")] = "mini",
+    steps: Annotated[int | None, typer.Option(help="Training steps; the demo's own number when absent.", min=1)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole DAG: triplets, manifest, latents, LoRA, benchmark table, report page.
+
+    Example: `dwm demo --out out/demo`, then open `out/demo/benchmark/index.html`.
+    """
+    use_own_prefect_home(out)
+    from flows.demo import DemoParameters
+    from flows.demo import demo as demo_flow
+
+    result = demo_flow(DemoParameters(raw=raw, out=out, profile=profile, steps=steps))
+    lines = (
+        f"dataset    {result.dataset} ({result.ready_clips} ready clips, {result.failed_clips} failed)",
+        f"training   {result.run} ({result.steps} steps, validation loss {result.validation_loss_first:.3f} -> "
+        f"{result.validation_loss_last:.3f})",
+        f"benchmark  {result.table}",
+        f"page       {result.page}",
+    )
+    report(result, as_json, lines)
+
+
+def use_own_prefect_home(out: Path) -> None:
+    """Keep Prefect's database under ``out`` and its telemetry off, unless a server is configured.
+
+    Must run before Prefect is imported: it reads its settings at import time.
+    """
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ["PREFECT_HOME"] = str((out / "prefect").resolve())
+        os.environ["PREFECT_PROFILES_PATH"] = str((out / "prefect" / "profiles.toml").resolve())
+
+
+@one_line_errors
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what works on this machine, with remedies.
+
+    Example: `dwm doctor`
+    """
+    from flows.doctor import Verdict, diagnose
+
+    diagnosis = diagnose()
+    lines = [
+        f"{finding.verdict.value:>16}  {finding.part}: {finding.detail}"
+        + (f"  -> {finding.remedy}" if finding.remedy and finding.verdict is not Verdict.WORKS else "")
+        for finding in diagnosis.findings
+    ]
+    report(diagnosis, as_json, lines)
+    if not diagnosis.healthy:
+        say("something that is needed does not work here")
+        raise typer.Exit(EXIT_PROBLEMS)
