@@ -1,0 +1,99 @@
+"""Fixtures of the model's tests: the tiny base, made once a session, and small encoded datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dwm_model.base_model import BaseModel, load_base
+from dwm_model.geometry import ClipGeometry
+from dwm_model.latents import encode_shard, plan_encoding
+from dwm_model.prompts import encode_prompts
+from dwm_model.tiny import make_tiny_base
+from manifests.dataset import Dataset
+from manifests.hashing import hash_file
+from manifests.schema import Clip, ClipStatus, Source, Split
+from render.video import write_video
+
+GEOMETRY = ClipGeometry(width=48, height=32, num_frames=9)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny")
+
+
+@pytest.fixture
+def base(tiny_base: Path) -> BaseModel:
+    return load_base(tiny_base)
+
+
+@pytest.fixture(scope="session")
+def encoded_dataset_root(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three train clips and one validation clip, encoded; tests that change it copy it first."""
+    root = tmp_path_factory.mktemp("data") / "dataset"
+    dataset = Dataset.create_or_open(root)
+    for index in range(4):
+        add_clip(dataset, f"clip{index}", seed=index, split=Split.VALIDATION if index == 3 else Split.TRAIN)
+    encode_all(dataset, load_base(tiny_base))
+    return root
+
+
+@pytest.fixture
+def encoded_dataset(encoded_dataset_root: Path) -> Dataset:
+    return Dataset.open(encoded_dataset_root)
+
+
+def frames_of(seed: int, num_frames: int = GEOMETRY.num_frames) -> NDArray[np.uint8]:
+    """A smooth picture with a square that moves, [T, 32, 48, 3]."""
+    generator = np.random.default_rng(seed)
+    picture = np.kron(generator.integers(0, 255, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    frames = np.repeat(picture[None], num_frames, axis=0)
+    for index, frame in enumerate(frames):
+        left = index * 24 // num_frames
+        frame[8:20, left : left + 12] = generator.integers(0, 255, 3) if index == 0 else frames[0, 8, 0]
+    return frames
+
+
+def add_clip(
+    dataset: Dataset,
+    clip_id: str,
+    *,
+    seed: int = 0,
+    split: Split | None = None,
+    status: ClipStatus = ClipStatus.READY,
+    prompt: str = "",
+) -> Clip:
+    """Write a clip's videos and its row."""
+    folder = dataset.clip_folder(Source.SYNTHETIC, clip_id)
+    roles = ("interaction", "static", "hands") if status is ClipStatus.READY else ("static", "hands")
+    paths = {f"{role}_path": folder / f"{role}.mp4" for role in roles}
+    for index, path in enumerate(paths.values()):
+        write_video(path, frames_of(3 * seed + index), 8.0)
+    clip = Clip(
+        clip_id=clip_id,
+        source=Source.SYNTHETIC,
+        scene_id=f"scene-{clip_id}",
+        recording_id=f"recording-{clip_id}",
+        num_frames=GEOMETRY.num_frames,
+        fps=8.0,
+        width=GEOMETRY.width,
+        height=GEOMETRY.height,
+        prompt=prompt or f"My right hand pushes the box number {seed}.",
+        split=split,
+        status=status,
+        output_hashes={column: hash_file(path) for column, path in paths.items()},
+        **{column: dataset.relative(path) for column, path in paths.items()},
+    )
+    dataset.clips.upsert([clip])
+    return clip
+
+
+def encode_all(dataset: Dataset, base: BaseModel, shard_size: int = 2) -> None:
+    """Encode every clip and prompt of a dataset."""
+    for chunk in plan_encoding(dataset, base.description, GEOMETRY, shard_size):
+        encode_shard(dataset, base, GEOMETRY, chunk)
+    encode_prompts(dataset, base)
