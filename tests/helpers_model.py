@@ -1,50 +1,20 @@
-"""Fixtures of the model's tests: the tiny base, made once a session, and small encoded datasets."""
+"""Small clips and encoded datasets for the model's tests."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from dwm_model.base_model import BaseModel, load_base
+from dwm_model.base_model import BaseModel
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import encode_shard, plan_encoding
 from dwm_model.prompts import encode_prompts
-from dwm_model.tiny import make_tiny_base
 from manifests.dataset import Dataset
 from manifests.hashing import hash_file
 from manifests.schema import Clip, ClipStatus, Source, Split
 from render.video import write_video
 
 GEOMETRY = ClipGeometry(width=48, height=32, num_frames=9)
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny")
-
-
-@pytest.fixture
-def base(tiny_base: Path) -> BaseModel:
-    return load_base(tiny_base)
-
-
-@pytest.fixture(scope="session")
-def encoded_dataset_root(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three train clips and one validation clip, encoded; tests that change it copy it first."""
-    root = tmp_path_factory.mktemp("data") / "dataset"
-    dataset = Dataset.create_or_open(root)
-    for index in range(4):
-        add_clip(dataset, f"clip{index}", seed=index, split=Split.VALIDATION if index == 3 else Split.TRAIN)
-    encode_all(dataset, load_base(tiny_base))
-    return root
-
-
-@pytest.fixture
-def encoded_dataset(encoded_dataset_root: Path) -> Dataset:
-    return Dataset.open(encoded_dataset_root)
 
 
 def frames_of(seed: int, num_frames: int = GEOMETRY.num_frames) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from dwm_model.conditioning import ConditionLatents, get_conditioning, known_mas
 from dwm_model.families import FAMILIES
 from manifests.errors import DwmError
 
-pytest_plugins = ("tests.helpers_model",)
+pytest_plugins = ("tests.fixtures_model",)
 
 
 def small_transformer(patch_size_t: int | None) -> CogVideoXTransformer3DModel:

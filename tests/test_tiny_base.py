@@ -13,7 +13,7 @@ from dwm_model.base_model import BaseModel, describe_base, load_base
 from dwm_model.tiny import make_tiny_base
 from manifests.errors import DwmError
 
-pytest_plugins = ("tests.helpers_model",)
+pytest_plugins = ("tests.fixtures_model",)
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
