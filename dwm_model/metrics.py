@@ -35,13 +35,8 @@ REGION_METRICS = ("psnr_object", "psnr_hands", "psnr_rest")
 
 _LPIPS_NETS = {f"lpips_{net}": net for net in LpipsNet}
 
-_SSIM_WINDOW = 11
-_SSIM_SIGMA = 1.5
-_SSIM_C1 = np.float32(0.01**2)
-_SSIM_C2 = np.float32(0.03**2)
-_TO_UNIT = np.float32(1 / 255)
-_MIDDLE = np.float32(0.5)
-"""Taken off before variances are computed as a difference of squares: ten times less rounding in flat areas."""
+_SSIM_C1 = (0.01 * 255) ** 2
+_SSIM_C2 = (0.03 * 255) ** 2
 
 
 class MetricOptions(BaseModel):
@@ -124,8 +119,8 @@ def psnr(prediction: Frames, reference: Frames) -> float:
 def ssim(prediction: Frames, reference: Frames) -> float:
     """Structural similarity, mean over frames, channels and all pixels.
 
-    Gaussian window 11x11 with sigma 1.5, reflected borders, no border crop, colours in [0, 1]. Single precision is
-    within 1e-6 of double precision on real clips, within 6e-5 on flat colours, and faster.
+    Gaussian window 11x11 with sigma 1.5, reflected borders, no border crop, colours in [0, 1] (here, equally, bytes
+    with the constants scaled), double precision.
 
     Args:
         prediction: uint8 [T, H, W, 3] RGB.
@@ -135,27 +130,48 @@ def ssim(prediction: Frames, reference: Frames) -> float:
         DwmError: the shapes differ.
     """
     _check_frames(prediction, reference)
-    values = [_frame_ssim(predicted, true) for predicted, true in zip(prediction, reference, strict=True)]
-    return float(np.mean(values))
+    frame_ssim = _FrameSsim(prediction.shape[1:])
+    return float(np.mean([frame_ssim(predicted, true) for predicted, true in zip(prediction, reference, strict=True)]))
 
 
-def _frame_ssim(predicted: Frames, true: Frames) -> float:
-    window = cv2.getGaussianKernel(_SSIM_WINDOW, _SSIM_SIGMA, cv2.CV_32F)
+class _FrameSsim:
+    """SSIM of one frame pair after another, in the same six buffers: fresh memory would triple the time."""
 
-    def blur(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(cv2.sepFilter2D(image, -1, window, window, borderType=cv2.BORDER_REFLECT_101))
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._buffers = [np.empty(shape, np.float64) for _ in range(6)]
+        self._window = cv2.getGaussianKernel(11, 1.5, cv2.CV_64F)
 
-    first = predicted * _TO_UNIT - _MIDDLE
-    second = true * _TO_UNIT - _MIDDLE
-    mean_first, mean_second = blur(first), blur(second)
-    variances = blur(first * first + second * second) - (mean_first * mean_first + mean_second * mean_second)
-    covariance = blur(first * second) - mean_first * mean_second
-    mean_first += _MIDDLE
-    mean_second += _MIDDLE
-    similarity = ((2 * mean_first * mean_second + _SSIM_C1) * (2 * covariance + _SSIM_C2)) / (
-        (mean_first * mean_first + mean_second * mean_second + _SSIM_C1) * (variances + _SSIM_C2)
-    )
-    return float(similarity.mean(dtype=np.float64))
+    def _blur(self, image: npt.NDArray[np.float64], result: npt.NDArray[np.float64]) -> None:
+        cv2.sepFilter2D(image, -1, self._window, self._window, dst=result, borderType=cv2.BORDER_REFLECT_101)
+
+    def __call__(self, predicted: Frames, true: Frames) -> float:
+        first, second, mean_first, mean_second, variances, covariance = self._buffers
+        np.copyto(first, predicted)
+        np.copyto(second, true)
+        self._blur(first, mean_first)
+        self._blur(second, mean_second)
+        self._blur(np.multiply(first, second, out=variances), covariance)
+        first *= first
+        second *= second
+        self._blur(np.add(first, second, out=first), variances)
+
+        product = np.multiply(mean_first, mean_second, out=first)
+        mean_first *= mean_first
+        mean_second *= mean_second
+        squares = np.add(mean_first, mean_second, out=second)
+        covariance -= product
+        variances -= squares
+
+        product *= 2
+        product += _SSIM_C1
+        covariance *= 2
+        covariance += _SSIM_C2
+        product *= covariance
+        squares += _SSIM_C1
+        variances += _SSIM_C2
+        squares *= variances
+        product /= squares
+        return float(product.mean())
 
 
 def region_psnr(prediction: Frames, reference: Frames, mask: Mask) -> float | None:

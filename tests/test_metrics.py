@@ -81,7 +81,13 @@ def test_ssim_of_flat_frames_is_its_closed_form(dark: int, bright: int) -> None:
     first, second = dark / 255, bright / 255
     expected = (2 * first * second + 1e-4) / (first**2 + second**2 + 1e-4)
     result = ssim(np.full((1, 16, 16, 3), dark, np.uint8), np.full((1, 16, 16, 3), bright, np.uint8))
-    assert result == pytest.approx(expected, abs=6e-5)
+    assert result == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_of_a_frame_does_not_depend_on_the_frames_before_it() -> None:
+    first, second = video(seed=1), video(seed=2)
+    frame_by_frame = [ssim(first[index : index + 1], second[index : index + 1]) for index in range(len(first))]
+    assert ssim(first, second) == pytest.approx(float(np.mean(frame_by_frame)), abs=1e-12)
 
 
 def test_shapes_that_differ_are_refused_with_both_shapes() -> None:
