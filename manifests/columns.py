@@ -20,6 +20,11 @@ from manifests.schema import SCHEMA_VERSION, Row
 
 RowT = TypeVar("RowT", bound=Row)
 
+
+class NewerSchemaError(DwmError):
+    """A part file was written by a newer dwm-pipeline."""
+
+
 VERSION_KEY = b"dwm_schema_version"
 """Key of the schema version in the metadata of every part file."""
 
@@ -101,7 +106,7 @@ def read_part_schema(path: Path, row_class: type[Row]) -> pa.Schema:
     A file without a version (somebody else's writer made it) counts as version 0.
 
     Raises:
-        DwmError: the file is no Parquet file, or a newer dwm-pipeline wrote it.
+        DwmError: the file is no Parquet file; as `NewerSchemaError`, a newer dwm-pipeline wrote it.
     """
     try:
         schema = pq.read_schema(path)
@@ -109,7 +114,7 @@ def read_part_schema(path: Path, row_class: type[Row]) -> pa.Schema:
         raise DwmError(f"{path}: no readable Parquet file ({error}); remove it or copy it again") from error
     version = int((schema.metadata or {}).get(VERSION_KEY, b"0"))
     if version > SCHEMA_VERSION:
-        raise DwmError(
+        raise NewerSchemaError(
             f"{path}: schema version {version} of table {row_class.table_name} is newer than {SCHEMA_VERSION}, which "
             "this program reads; upgrade dwm-pipeline"
         )

@@ -15,8 +15,6 @@ milliseconds in which a journal is carried out, and never misses one.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manifests.atomic import atomic_path, explain_os_error, fsync_folder, write_text
 from manifests.errors import DwmError
+from manifests.locks import exclusive_lock, shared_lock
 
 ROW_GROUP_ROWS = 8_192
 """Rows a Parquet row group: parts are sorted by key, so that looking a key up skips most groups."""
@@ -75,7 +74,7 @@ class PartFolder:
             DwmError: a killed process left a change that must be finished, in a folder that cannot be written.
         """
         while True:
-            with self._shared_lock() as can_write:
+            with shared_lock(self._lock_path) as can_write:
                 if not self._journal_path.exists():
                     yield self.paths()
                     return
@@ -94,18 +93,14 @@ class PartFolder:
         Raises:
             DwmError: the folder cannot be written.
         """
-        try:
-            self._aside.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise explain_os_error(error, self._lock_path) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive_lock(self._lock_path):
+            try:
+                self._aside.mkdir(exist_ok=True)
+                self.folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise explain_os_error(error, self.folder) from error
             self._finish_interrupted()
             yield self.paths()
-        finally:
-            os.close(descriptor)
 
     def change(self, steps: Iterable[PartChange]) -> None:
         """Replace parts, all or none; only inside `writing`.
@@ -139,26 +134,6 @@ class PartFolder:
     def paths(self) -> list[Path]:
         """Paths of the part files as they are now, sorted; call it inside `reading` or `writing`."""
         return sorted(path for path in self.folder.glob("*.parquet") if not path.name.startswith("."))
-
-    @contextmanager
-    def _shared_lock(self) -> Iterator[bool]:
-        """Hold the lock with other readers; yields whether this process could also write."""
-        can_write = True
-        descriptor: int | None = None
-        try:
-            self._state_folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:
-            can_write = False
-            with suppress(OSError):
-                descriptor = os.open(self._lock_path, os.O_RDONLY)
-        try:
-            if descriptor is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-            yield can_write
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
 
     def _finish_interrupted(self) -> None:
         """Carry out the journal of a killed process, and drop what it wrote aside without deciding."""
