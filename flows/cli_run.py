@@ -30,10 +30,10 @@ def demo(
     from flows.demo import demo as demo_flow
 
     result = demo_flow(DemoParameters(raw=raw, out=out, profile=profile, steps=steps))
+    losses = f"{result.validation_loss_first:.3f} -> {result.validation_loss_last:.3f}"
     lines = (
         f"dataset    {result.dataset} ({result.ready_clips} ready clips, {result.failed_clips} failed)",
-        f"training   {result.run} ({result.steps} steps, validation loss {result.validation_loss_first:.3f} -> "
-        f"{result.validation_loss_last:.3f})",
+        f"training   {result.run} ({result.steps} steps, validation loss {losses})",
         f"benchmark  {result.table}",
         f"page       {result.page}",
     )

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -63,10 +63,11 @@ def say(text: str) -> None:
     console.print(_plain(text), soft_wrap=True)
 
 
-def report(result: BaseModel, as_json: bool, lines: Iterable[str]) -> None:
-    """Print a result: ``lines`` for people, or one JSON object on standard output."""
+def report(result: object, as_json: bool, lines: Iterable[str]) -> None:
+    """Print a result, a Pydantic model or a data class: ``lines`` for people, or one JSON object."""
     if as_json:
-        sys.stdout.write(json.dumps(result.model_dump(mode="json"), allow_nan=False) + "\n")
+        values = TypeAdapter(type(result)).dump_python(result, mode="json")
+        sys.stdout.write(json.dumps(values, allow_nan=False) + "\n")
         return
     for line in lines:
         sys.stdout.write(line + "\n")

@@ -19,7 +19,8 @@ Schema version {SCHEMA_VERSION}. Written by `python -m manifests.documentation` 
 
 Each table is a folder of Parquet files, `manifest/<table>/*.parquet`: read it with pandas, pyarrow, duckdb or anything
 else that reads Parquet. Paths are relative to the dataset folder. Conventions: OpenCV camera axes (x right, y down,
-z forward), metres, pixel centres at +0.5, world-from-camera 4x4 matrices, hand arrays in the camera's frame, y-up world.
+z forward), metres, pixel centres at +0.5, world-from-camera 4x4 matrices, hand arrays in the camera's frame, y-up
+world.
 """
 
 
