@@ -183,7 +183,7 @@ def _leaks(dataset: Dataset) -> Iterator[Problem]:
             forbidden = leak.level in FORBIDDEN_LEAKS[declaration.policy]
             verdict = "forbids that, run `dwm split` again" if forbidden else "allows that"
             message = (
-                f"splits share something at level {leak.level.value}: {', '.join(leak.examples)} ({leak.shared} in all, "
+                f"splits share at level {leak.level.value}: {', '.join(leak.examples)} ({leak.shared} in all, "
                 f"{leak.clips} clips); policy {declaration.policy.value} {verdict}"
             )
             yield Problem(code="split-leak", message=message, is_error=forbidden)

@@ -1,0 +1,172 @@
+"""Opening, filtering and changing a clip table of 1,000,000 rows.
+
+Run ``python benchmarks/bench_manifest.py --json``. The table is built with Arrow in a temporary folder; every figure
+is measured in a fresh process. The last line is a JSON object with ``open_filter_1m_s`` (opening the dataset,
+filtering with a projection, and counting; median) and ``peak_rss_mb`` (of that process, imports included).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from manifests.columns import arrow_schema
+from manifests.dataset import Dataset
+from manifests.parts import PartChange
+from manifests.schema import Clip, ClipStatus, Source, Split, utc_now
+from manifests.store import MAX_PART_ROWS
+
+COLUMNS = ("clip_id", "scene_id", "interaction_path", "static_path", "hands_path", "prompt")
+"""What a benchmark run reads of its clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Results; times in seconds, memory in MB (10^6 bytes)."""
+
+    rows: int
+    disk_mb: float
+    open_filter_1m_s: float
+    open_filter_cpu_s: float
+    peak_rss_mb: float
+    append_one_s: float
+    upsert_one_s: float
+    count_rows: int
+
+
+def synthetic_part(start: int, count: int, generator: np.random.Generator) -> pa.Table:
+    """``count`` clips with ids that look like hashes, realistic paths and prompts; sorted by id."""
+    ids = np.sort(generator.integers(0, 2**63, count, dtype=np.uint64))
+    names = np.array([f"{value:016x}" for value in ids])
+    scene = generator.integers(0, 60, count)
+    columns: dict[str, object] = {
+        "clip_id": names,
+        "source": generator.choice([Source.TRUMANS.value, Source.TASTE_ROB.value], count, p=[0.8, 0.2]),
+        "scene_id": np.char.add("scene-", scene.astype(str)),
+        "recording_id": np.char.add("recording-", (start + np.arange(count) // 26).astype(str)),
+        "start_frame": generator.integers(0, 9000, count),
+        "num_frames": np.full(count, 49),
+        "fps": np.full(count, 8.0),
+        "width": np.full(count, 720),
+        "height": np.full(count, 480),
+        "prompt": [f"In a room a person lifts object {value % 997} with both hands and puts it down." for value in ids],
+        "split": generator.choice([split.value for split in Split], count, p=[0.8, 0.1, 0.1]),
+        "status": generator.choice([ClipStatus.READY.value, ClipStatus.DROPPED.value], count, p=[0.95, 0.05]),
+        "created_at": [utc_now()] * count,
+    }
+    for role in ("interaction", "static", "hands"):
+        columns[f"{role}_path"] = [f"clips/trumans/{name}/{role}.mp4" for name in names]
+    columns["output_hashes"] = [[("interaction_path", name * 4)] for name in names]
+    schema = arrow_schema(Clip)
+    arrays = [
+        pa.array(columns[field.name], type=field.type) if field.name in columns else pa.nulls(count, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def build(root: Path, rows: int) -> None:
+    """A dataset with ``rows`` clips in parts of the size that compaction makes."""
+    generator = np.random.default_rng(0)
+    dataset = Dataset.create_or_open(root)
+    with dataset.clips.parts.writing():
+        dataset.clips.parts.change(
+            PartChange(None, synthetic_part(start, min(MAX_PART_ROWS, rows - start), generator))
+            for start in range(0, rows, MAX_PART_ROWS)
+        )
+
+
+def open_and_filter(root: Path) -> dict[str, float]:
+    """Measured in a process of its own: open, filter with a projection, count."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    clips = Dataset.open(root).clips
+    where = (
+        (ds.field("status") == ClipStatus.READY.value)
+        & (ds.field("source") == Source.TRUMANS.value)
+        & (ds.field("split") == Split.TEST.value)
+    )
+    table = clips.read(COLUMNS, where)
+    total = clips.count(where)
+    elapsed, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    assert table.num_rows == total
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return {"seconds": elapsed, "cpu_s": cpu_s, "peak_rss_mb": peak_mb, "rows": total}
+
+
+def change(root: Path) -> dict[str, float]:
+    """Measured in a process of its own: append one row, then replace it."""
+    clips = Dataset.open(root).clips
+    clip = Clip(clip_id="new", source=Source.TRUMANS, scene_id="s", recording_id="r", status=ClipStatus.READY)
+    start = time.perf_counter()
+    clips.append([clip])
+    appended = time.perf_counter()
+    some = next(clips.rows(where=ds.field("start_frame") == 4500))
+    located = time.perf_counter()
+    clips.upsert([some.updated(prompt=f"{some.prompt} Changed.")])
+    changed = time.perf_counter()
+    clips.delete(["new"])
+    return {"append": appended - start, "upsert": changed - located}
+
+
+def _in_fresh_process(step: str, root: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--step", step, "--root", str(root)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return measured
+
+
+def measure(rows: int, repeats: int) -> Figures:
+    """Build the table and measure everything on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        build(root, rows)
+        size = sum(path.stat().st_size for path in root.rglob("*.parquet"))
+        reads = [_in_fresh_process("filter", root) for _ in range(repeats)]
+        changes = [_in_fresh_process("change", root) for _ in range(repeats)]
+    return Figures(
+        rows=rows,
+        disk_mb=round(size / 1e6, 1),
+        open_filter_1m_s=round(statistics.median(read["seconds"] for read in reads), 3),
+        open_filter_cpu_s=round(statistics.median(read["cpu_s"] for read in reads), 3),
+        peak_rss_mb=round(max(read["peak_rss_mb"] for read in reads), 1),
+        append_one_s=round(statistics.median(step["append"] for step in changes), 3),
+        upsert_one_s=round(statistics.median(step["upsert"] for step in changes), 3),
+        count_rows=int(reads[0]["rows"]),
+    )
+
+
+def main() -> None:
+    """Measure and print a table; with ``--json`` one JSON object as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on the last line")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table")
+    parser.add_argument("--repeats", type=int, default=5, help="fresh processes a figure")
+    parser.add_argument("--step", choices=["filter", "change"], help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step is not None:
+        print(json.dumps(open_and_filter(arguments.root) if arguments.step == "filter" else change(arguments.root)))
+        return
+    figures = asdict(measure(arguments.rows, arguments.repeats))
+    for name, value in figures.items():
+        print(f"{name:<20} {value:>14,}")
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
