@@ -82,7 +82,7 @@ class SkinnedBody:
     """A body posed over T frames, metres in the world.
 
     Attributes:
-        vertices: [T,V,3] float32.
+        vertices: [T,V,3] float32 (only those asked for).
         joints: [T,55,3].
         joint_rotations: [T,55,3,3] rotation of each joint against the rest pose (world from rest axes).
     """
@@ -156,8 +156,12 @@ class BodyModel:
         )
         return vertices, self.joint_regressor @ vertices
 
-    def skin(self, motion: BodyMotion) -> SkinnedBody:
+    def skin(self, motion: BodyMotion, vertex_ids: Ints | None = None) -> SkinnedBody:
         """Pose the body by linear blend skinning, as the reference implementation of SMPL-X does.
+
+        Args:
+            motion: T frames of pose and place.
+            vertex_ids: [n] the only vertices to skin, in this order; all by default.
 
         Raises:
             DwmError: the pose is not [T,55,3] or the translation not [T,3].
@@ -177,11 +181,13 @@ class BodyModel:
         # Transforms from the rest pose: what moves a rest vertex, not a point in the joint's own frame.
         skinning = world[:, :, :3].copy()
         skinning[..., 3] -= np.einsum("tjab,jb->tja", world[:, :, :3, :3], rest_joints)
-        vertices = np.empty((frames, len(self.template), 3), dtype=np.float32)
+        chosen = slice(None) if vertex_ids is None else vertex_ids
+        weights = self.weights[chosen]
+        vertices = np.empty((frames, len(weights), 3), dtype=np.float32)
         for frame in range(frames):
-            corrected = rest_vertices + self._pose_corrective(rotations[frame])
-            blended = (self.weights @ skinning[frame].reshape(NUM_JOINTS, 12).astype(np.float32)).reshape(-1, 3, 4)
-            vertices[frame] = np.einsum("vab,vb->va", blended[..., :3], corrected.astype(np.float32)) + blended[..., 3]
+            corrected = (rest_vertices + self._pose_corrective(rotations[frame]))[chosen].astype(np.float32)
+            blended = (weights @ skinning[frame].reshape(NUM_JOINTS, 12).astype(np.float32)).reshape(-1, 3, 4)
+            vertices[frame] = np.einsum("vab,vb->va", blended[..., :3], corrected) + blended[..., 3]
         return SkinnedBody(vertices, world[:, :, :3, 3].copy(), world[:, :, :3, :3].copy())
 
     @cached_property

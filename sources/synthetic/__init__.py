@@ -1,0 +1,1 @@
+"""Generated rooms, textures and hand motion for data without licences."""

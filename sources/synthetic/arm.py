@@ -1,0 +1,147 @@
+"""Arms and hands of a body: grips, and two-bone inverse kinematics that puts a wrist where it should be.
+
+Metres, y up; the person faces +z with the left hand at +x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from render.body import FINGER_JOINTS, BodyModel, Ints, Joint, joint_transforms
+from render.rotations import Floats, axis_angle_from_matrix, frame_from_axes, matrix_from_axis_angle, normalised
+
+_TWIST_OF_FOREARM, _TWIST_OF_UPPER_ARM = 0.55, 0.15
+"""Shares of the hand's turn about the arm that elbow and shoulder take: all of it at the wrist would wring the skin."""
+
+
+@dataclass(frozen=True)
+class Grip:
+    """How a left hand is held, in the person's axes; a right hand is its mirror image.
+
+    Attributes:
+        pointing: direction of the fingers.
+        palm: direction out of the palm.
+        knuckles: flexion of the fingers' first joints, radians.
+        bends: flexion of the fingers' other joints, radians.
+        thumb: turn of the thumb into the palm's plane, radians.
+    """
+
+    pointing: tuple[float, float, float]
+    palm: tuple[float, float, float]
+    knuckles: float
+    bends: float
+    thumb: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a body.
+
+    Attributes:
+        side: +1 for the left arm, -1 for the right.
+        shoulder: joint number; likewise ``elbow``, ``wrist`` and ``first_finger``.
+        vertex_ids: [n] vertices of the forearm and, first of all, the hand.
+        num_hand_vertices: how many of them belong to the hand.
+        rest_joints: [55,3] joints of the rest pose.
+        parents: [55] parents of the joints.
+    """
+
+    side: float
+    shoulder: int
+    elbow: int
+    wrist: int
+    first_finger: int
+    vertex_ids: Ints
+    num_hand_vertices: int
+    rest_joints: Floats
+    parents: Ints
+
+    @classmethod
+    def of(cls, body: BodyModel, *, right: bool) -> Arm:
+        """The left or right arm of a body."""
+        shoulder, elbow, wrist, first_finger = (
+            (Joint.RIGHT_SHOULDER, Joint.RIGHT_ELBOW, Joint.RIGHT_WRIST, Joint.RIGHT_FINGERS)
+            if right
+            else (Joint.LEFT_SHOULDER, Joint.LEFT_ELBOW, Joint.LEFT_WRIST, Joint.LEFT_FINGERS)
+        )
+        hand = body.hands[1 if right else 0].vertex_ids
+        lower_arm = body.weights[:, [elbow, wrist]].sum(axis=1) > 0.5
+        lower_arm[hand] = False
+        return cls(
+            side=-1.0 if right else 1.0,
+            shoulder=shoulder,
+            elbow=elbow,
+            wrist=wrist,
+            first_finger=first_finger,
+            vertex_ids=np.concatenate([hand, np.flatnonzero(lower_arm)]),
+            num_hand_vertices=len(hand),
+            rest_joints=body.rest()[1],
+            parents=body.parents,
+        )
+
+    def orientation(self, grip: Grip) -> Floats:
+        """World rotation [3,3] of the wrist for a grip: the rest hand points along its arm with the palm down."""
+        mirror = np.array([self.side, 1.0, 1.0])
+        wanted = frame_from_axes(np.array(grip.pointing) * mirror, np.array(grip.palm) * mirror)
+        result: Floats = wanted @ frame_from_axes([self.side, 0.0, 0.0], [0.0, -1.0, 0.0]).T
+        return result
+
+    def fingers(self, grip: Grip) -> Floats:
+        """Axis-angle [15,3] of the finger joints for a grip."""
+        pose = np.zeros((FINGER_JOINTS, 3))
+        for finger in range(4):
+            uneven = 1.0 + 0.12 * (finger - 1)
+            pose[3 * finger, 2] = -self.side * grip.knuckles * uneven
+            pose[3 * finger + 1 : 3 * finger + 3, 2] = -self.side * grip.bends * uneven
+        pose[12, 0] = -grip.thumb
+        pose[13:, 1] = self.side * 0.2
+        return pose
+
+    def place_wrist(self, pose: Floats, translation: Floats, wrist: Floats, orientation: Floats) -> None:
+        """Write shoulder, elbow and wrist into ``pose`` [55,3] so that the wrist has this place [3] and rotation [3,3].
+
+        A place out of reach is met with an almost straight arm that points to it.
+        """
+        world = joint_transforms(matrix_from_axis_angle(pose)[None], self.rest_joints, self.parents)[0]
+        chest = world[self.parents[self.shoulder], :3, :3]
+        shoulder = world[self.shoulder, :3, 3] + translation
+        outward = normalised([0.8 * self.side, -0.5, -0.35])
+        elbow = _elbow_place(shoulder, wrist, self._bone(self.shoulder), self._bone(self.elbow), outward)
+
+        along = np.array([self.side, 0.0, 0.0])
+        rest_frame = frame_from_axes(along, [0.0, -self.side, 0.0])
+        hinge = np.cross(elbow - shoulder, wrist - elbow)
+        upper = frame_from_axes(elbow - shoulder, hinge) @ rest_frame.T
+        fore = frame_from_axes(wrist - elbow, hinge) @ rest_frame.T
+        twist = along * _twist_about(fore.T @ orientation, along)
+        fore = fore @ matrix_from_axis_angle(twist * _TWIST_OF_FOREARM)
+        upper = upper @ matrix_from_axis_angle(twist * _TWIST_OF_UPPER_ARM)
+        pose[self.shoulder] = axis_angle_from_matrix(chest.T @ upper)
+        pose[self.elbow] = axis_angle_from_matrix(upper.T @ fore)
+        pose[self.wrist] = axis_angle_from_matrix(fore.T @ orientation)
+
+    def _bone(self, start: int) -> float:
+        end = self.elbow if start == self.shoulder else self.wrist
+        return float(np.linalg.norm(self.rest_joints[end] - self.rest_joints[start]))
+
+
+def _elbow_place(shoulder: Floats, wrist: Floats, upper: float, fore: float, outward: Floats) -> Floats:
+    """Elbow [3] of a two-bone arm that bends towards ``outward`` [3]."""
+    line = wrist - shoulder
+    distance = min(float(np.linalg.norm(line)), (upper + fore) * 0.999)
+    along = normalised(line)
+    share = (upper**2 - fore**2 + distance**2) / (2 * distance)
+    aside = normalised(outward - along * (outward @ along))
+    result: Floats = shoulder + along * share + aside * np.sqrt(max(upper**2 - share**2, 0.0))
+    return result
+
+
+def _twist_about(rotation: Floats, axis: Floats) -> float:
+    """Angle (-pi to pi) of the part of a rotation [3,3] that turns about ``axis`` [3]."""
+    from scipy.spatial.transform import Rotation
+
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+    angle = 2.0 * np.arctan2(np.dot([x, y, z], axis), w)
+    return float((angle + np.pi) % (2 * np.pi) - np.pi)
