@@ -14,6 +14,7 @@ from prefect import get_run_logger, task
 
 import dwm_model
 from dwm_model.train_config import TrainConfig
+from dwm_model.training import TrainSummary
 from manifests import atomic
 from manifests.errors import DwmError
 from tasks.artifacts import ProgressArtifact
@@ -44,9 +45,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-@task(name="train", retries=0)
-def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfig) -> None:
+@task(name="train")
+def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfig) -> TrainSummary:
     """Train from the run's last checkpoint, or from the base, in a process of its own.
+
+    Returns:
+        What the trainer reached.
 
     Raises:
         DwmError: the trainer stopped with an error; its last line is the message.
@@ -60,7 +64,7 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
     log_path = run / "train.log"
     progress = ProgressArtifact("training-progress", f"Training steps of {run.name}, {config.max_steps} in all")
     with log_path.open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         try:
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
@@ -72,4 +76,7 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
     if process.returncode != 0:
         lines = log_path.read_text(errors="replace").strip().splitlines()
         raise DwmError(f"{log_path}: training stopped with code {process.returncode}: {lines[-1] if lines else ''}")
-    get_run_logger().info("training of %s is complete", run)
+    output = process.stdout.read() if process.stdout else b""
+    summary = TrainSummary.model_validate_json(output.splitlines()[-1])
+    get_run_logger().info("%s: %d steps, loss %s", run, summary.steps, summary.loss_last)
+    return summary

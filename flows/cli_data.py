@@ -1,0 +1,177 @@
+"""Commands about datasets: build, split, check, explain, export, gc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report
+from manifests.check import Problem, check_manifest
+from manifests.dataset import Dataset
+from manifests.explain import explain_clip
+from manifests.schema import Group
+from manifests.splits import SplitPolicy, SplitSettings, assign_splits
+
+build_app = typer.Typer(help="Build a dataset: triplets and manifest rows from raw data.", no_args_is_help=True)
+export_app = typer.Typer(help="Write a dataset in another layout.", no_args_is_help=True)
+
+DatasetArgument = Annotated[Path, typer.Argument(help="The dataset folder.", metavar="DATASET")]
+
+
+@build_app.command("official")
+@one_line_errors
+def build_official(
+    raw: Annotated[Path, typer.Option(help="Folder with triplets in the official layout.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset folder; made when absent, added to when it exists.")],
+    lists: Annotated[
+        list[Path] | None, typer.Option("--list", help="List file of videos, in order; repeatable.")
+    ] = None,
+    group: Annotated[
+        Group | None, typer.Option(help="Column group of Table 1; guessed from the path when absent.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Import at most this many clips.", min=1)] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Import only paths that match this pattern, such as '*/videos/0001*'.")
+    ] = None,
+    refresh: Annotated[bool, typer.Option(help="Import clips again whose raw files have changed.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print clips, hours and disk without importing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import triplets in the official folder layout, original bytes kept.
+
+    Example: `dwm build official --raw triplets --dataset out/dataset --list train.txt`
+    """
+    from sources.official import ImportSettings, import_chunk, merge_reports, plan_import
+
+    settings = ImportSettings(group=group, refresh=refresh)
+    planned = plan_import(raw, lists or [], limit=limit, only=only)
+    if plan:
+        report(planned.figures(), as_json, planned.figures().lines())
+        return
+    chunks = planned.prepare(dataset)
+    result = merge_reports([import_chunk(dataset, chunk, settings) for chunk in progress(chunks, "import")])
+    report(result, as_json, result.lines())
+    if result.has_problems:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+@one_line_errors
+def split(
+    dataset: DatasetArgument,
+    policy: Annotated[
+        SplitPolicy, typer.Option(help="Which things no two splits may share.")
+    ] = SplitPolicy.SCENE_DISJOINT,
+    seed: Annotated[int, typer.Option(help="Seed of the hash that places scenes and recordings.")] = 0,
+    ensure_every_split: Annotated[
+        bool, typer.Option("--ensure-every-split", help="Fill empty splits of small datasets.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put every clip into train, validation or test.
+
+    Example: `dwm split out/dataset --policy scene-disjoint`
+    """
+    settings = SplitSettings(seed=seed, ensure_every_split=ensure_every_split)
+    result = assign_splits(Dataset.open(dataset), policy, settings)
+    lines = [
+        f"{count.split:>10}  {count.ready_clips} ready clips of {count.units} scenes or recordings"
+        for count in result.counts
+    ]
+    lines += [
+        f"shared by splits: {leak.shared} at level {leak.level.value} ({leak.clips} clips), such as {leak.examples[0]}"
+        for leak in result.leaks
+        if leak.shared
+    ]
+    report(result, as_json, [*lines, *result.notes])
+
+
+_UNREADABLE = ("newer-schema", "damaged-table")
+
+
+class CheckReport(BaseModel):
+    """What `dwm check` found."""
+
+    clips: int
+    errors: int
+    flags: int
+    problems: list[Problem]
+
+
+@one_line_errors
+def check(
+    dataset: DatasetArgument,
+    media: Annotated[bool, typer.Option(help="Decode every video and compare it with its row.")] = True,
+    hashes: Annotated[bool, typer.Option(help="Read every file and compare its hash with its row.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that files and rows agree, that videos decode and that splits do not leak.
+
+    Example: `dwm check out/dataset`
+    """
+    from render.media_checks import check_clip_media
+
+    opened = Dataset.open(dataset)
+    problems = check_manifest(opened, verify_hashes=hashes)
+    clips = list(opened.clips.rows()) if not any(problem.code in _UNREADABLE for problem in problems) else []
+    if media:
+        for clip in progress(clips, "decode"):
+            problems += check_clip_media(opened.root, clip)
+    errors = sum(problem.is_error for problem in problems)
+    result = CheckReport(clips=len(clips), errors=errors, flags=len(problems) - errors, problems=problems)
+    lines = [f"{'error' if problem.is_error else 'flag':>5}  {problem.message}" for problem in problems]
+    report(result, as_json, [*lines, f"{len(clips)} clips: {errors} errors, {result.flags} flags"])
+    if errors:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+@one_line_errors
+def explain(
+    dataset: DatasetArgument,
+    clip_id: Annotated[str, typer.Argument(help="The clip's id, or its first characters.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a clip is as it is: state, origin, files, measurements, split, lineage, generated videos.
+
+    Example: `dwm explain out/dataset 3fa9`
+    """
+    explanation = explain_clip(Dataset.open(dataset), clip_id)
+    report(explanation, as_json, [str(explanation)])
+
+
+@export_app.command("official")
+@one_line_errors
+def export_official(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option(help="Folder to write; made when absent.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the ready clips in the official folder layout, original bytes and list files.
+
+    Example: `dwm export official out/dataset --out out/exported`
+    """
+    from sources.official import export_official as export
+
+    result = export(Dataset.open(dataset), out)
+    report(result, as_json, result.lines())
+
+
+@one_line_errors
+def gc(
+    dataset: DatasetArgument,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove; without it, only list.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List, or remove, what no row of the manifest refers to.
+
+    Example: `dwm gc out/dataset --delete`
+    """
+    from manifests.garbage import collect
+
+    result = collect(Dataset.open(dataset), dry_run=not delete)
+    lines = [f"{item.size:>12}  {item.path}: {item.reason}" for item in result.items]
+    verb = "removed" if result.removed else "could be removed (--delete)"
+    lines.append(f"{len(result.items)} items, {result.size} bytes {verb}; {result.kept_recent} recent ones left alone")
+    report(result, as_json, lines)

@@ -1,0 +1,98 @@
+"""Commands about the model: encode, train, generate, metrics, benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_data import DatasetArgument
+from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report
+from manifests.dataset import Dataset
+from manifests.errors import UsageError
+
+BaseOption = Annotated[Path, typer.Option(help="Base model folder in the diffusers layout.")]
+RunOption = Annotated[Path, typer.Option(help="Folder of the training run.")]
+ProfileOption = Annotated[str, typer.Option(help="Size and length of the clips as the model sees them.")]
+
+
+@one_line_errors
+def metrics(
+    prediction: Annotated[Path, typer.Option(help="Video to judge.")],
+    reference: Annotated[Path, typer.Option(help="Ground-truth video of the same size and length.")],
+    frames: Annotated[
+        str | None, typer.Option(help="Frames to use for all metrics, such as 0,8,16; all when absent.")
+    ] = None,
+    lpips_net: Annotated[list[str] | None, typer.Option(help="LPIPS network, vgg or alex; repeatable.")] = None,
+    dreamsim: Annotated[bool, typer.Option("--dreamsim", help="Compute DreamSim as well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two videos: PSNR, SSIM, LPIPS, DreamSim.
+
+    Example: `dwm metrics --prediction generated.mp4 --reference truth.mp4 --lpips-net vgg`
+    """
+    from dwm_model.lpips import LpipsNet
+    from dwm_model.metrics import MetricOptions, compare_videos
+    from render.video import read_video
+
+    unknown = [net for net in lpips_net or () if net not in tuple(LpipsNet)]
+    if unknown:
+        raise UsageError(f"--lpips-net {unknown[0]}: unknown; choose from {', '.join(LpipsNet)}")
+    options = MetricOptions(
+        frames=_frame_numbers(frames),
+        lpips_nets=tuple(LpipsNet(net) for net in lpips_net or ()),
+        dreamsim=dreamsim,
+    )
+    result = compare_videos(read_video(prediction).frames, read_video(reference).frames, options)
+    lines = [
+        f"{name:>10}  " + (f"{value:.5f}" if value is not None else result.reasons[name])
+        for name in ("psnr", "ssim", "lpips_vgg", "lpips_alex", "dreamsim")
+        for value in (getattr(result, name),)
+    ]
+    report(result, as_json, lines)
+
+
+def _frame_numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--frames {text}: not a list of whole numbers; write it as 0,8,16") from None
+
+
+@one_line_errors
+def encode(
+    dataset: DatasetArgument,
+    base: BaseOption,
+    profile: ProfileOption = "mini",
+    shard_size: Annotated[int, typer.Option(help="Clips a shard.", min=1)] = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Cache latents and prompt embeddings of a dataset; only what is missing is computed.
+
+    Example: `dwm encode out/dataset --base out/demo/base`
+    """
+    from pydantic import BaseModel
+
+    from dwm_model.base_model import load_base
+    from dwm_model.latents import encode_shard, plan_encoding
+    from dwm_model.prompts import encode_prompts
+    from dwm_model.train_config import profile_geometry
+
+    class EncodeSummary(BaseModel):
+        prompts: int
+        clips: int
+        failures: dict[str, str]
+
+    opened, geometry, model = Dataset.open(dataset), profile_geometry(profile), load_base(base)
+    plan = plan_encoding(opened, model.description, geometry, shard_size)
+    prompts = encode_prompts(opened, model)
+    reports = [encode_shard(opened, model, geometry, chunk) for chunk in progress(plan, "encode")]
+    failures = {clip: reason for shard in reports for clip, reason in shard.failures.items()}
+    result = EncodeSummary(prompts=prompts, clips=sum(len(shard.encoded) for shard in reports), failures=failures)
+    lines = [f"failed  {clip}: {reason}" for clip, reason in failures.items()]
+    report(result, as_json, [*lines, f"encoded {result.clips} clips at {geometry} and {prompts} prompts"])
+    if failures:
+        raise typer.Exit(EXIT_PROBLEMS)

@@ -1,0 +1,107 @@
+"""The whole DAG: triplets -> dataset -> splits -> latents -> LoRA -> benchmark table and page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.dataset as ds
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
+from flows.benchmark import BenchmarkParameters, benchmark
+from flows.build_official import BuildOfficialParameters, build_official
+from flows.encode import EncodeParameters, encode
+from flows.train import TrainParameters, train
+from manifests.dataset import Dataset
+from manifests.profiles import get_profile
+from manifests.schema import ClipStatus
+from manifests.splits import SplitPolicy, SplitSettings
+from sources.pushed_box import claim_folder, plan_recordings
+from tasks.base_models import make_untrained_base
+from tasks.building import generate_recording_chunk, split_dataset
+
+RECORDINGS_A_TASK = 4
+
+
+class DemoParameters(BaseModel):
+    """What the demo runs on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    out: Path = Field(default=Path("out/demo"), description="Folder for everything that is written.")
+    raw: Path | None = Field(default=None, description="Triplets in the official layout; generated ones when absent.")
+    profile: str = Field(default="mini", description="Size and length of the clips as the model sees them.")
+    preset: str = Field(default="tiny", description="Training preset.")
+    steps: int | None = Field(default=None, description="Training steps; the preset's when absent.", gt=0)
+    seeds: int = Field(default=3, description="Videos a clip and method.", gt=0)
+    num_inference_steps: int = Field(default=20, description="Denoising steps a video (the paper uses 50).", gt=0)
+    num_scenes: int = Field(default=8, description="Generated rooms.", gt=2)
+    clips_per_scene: int = Field(default=2, description="Recordings a generated room.", gt=0)
+
+
+class DemoResult(BaseModel):
+    """Where things are, and the figures that matter."""
+
+    dataset: Path
+    run: Path
+    table: Path
+    page: Path
+    ready_clips: int
+    failed_clips: int
+    steps: int
+    validation_loss_first: float | None
+    validation_loss_last: float | None
+
+
+@flow(name="demo")
+def demo(parameters: DemoParameters) -> DemoResult:
+    """Run every stage; a stage that an earlier, interrupted run has finished is passed over."""
+    out, profile = parameters.out.resolve(), get_profile(parameters.profile)
+    dataset, base, run = out / "dataset", out / "base", out / "run"
+    raw = parameters.raw.resolve() if parameters.raw else generate_triplets(out / "raw", parameters)
+    imported = build_official(BuildOfficialParameters(raw=raw, dataset=dataset))
+    policy = SplitPolicy.IN_ORDER if parameters.raw else SplitPolicy.SCENE_DISJOINT
+    split_dataset(dataset, policy, SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True))
+    make_untrained_base(base)
+    encode(EncodeParameters(dataset=dataset, base=base, profile=profile.name))
+    trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))
+    report = benchmark(
+        BenchmarkParameters(
+            dataset=dataset,
+            base=base,
+            run=run,
+            out=out / "benchmark",
+            profile=profile.name,
+            seeds=parameters.seeds,
+            num_inference_steps=parameters.num_inference_steps,
+        )
+    )
+    return DemoResult(
+        dataset=dataset,
+        run=run,
+        table=report.markdown,
+        page=report.page,
+        ready_clips=Dataset.open(dataset).clips.count(ds.field("status") == ClipStatus.READY.value),
+        failed_clips=len(imported.failures),
+        steps=trained.steps,
+        validation_loss_first=trained.validation_loss_first,
+        validation_loss_last=trained.validation_loss_last,
+    )
+
+
+def generate_triplets(raw: Path, parameters: DemoParameters) -> Path:
+    """Render the generated recordings, a few a task; returns their folder."""
+    profile = get_profile(parameters.profile)
+    claim_folder(raw, profile, seed=0)
+    plans = plan_recordings(parameters.num_scenes, parameters.clips_per_scene, seed=0)
+    for start in range(0, len(plans), RECORDINGS_A_TASK):
+        generate_recording_chunk(raw, plans[start : start + RECORDINGS_A_TASK], profile)
+    return raw
+
+
+def training_config(parameters: DemoParameters) -> TrainConfig:
+    """The preset at the demo's profile and number of steps."""
+    preset = get_preset(parameters.preset)
+    steps = parameters.steps or preset.max_steps
+    return preset.model_copy(update={"geometry": profile_geometry(parameters.profile), "max_steps": steps})

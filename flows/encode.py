@@ -1,0 +1,49 @@
+"""Cache what training reads: latents of the three videos and prompt embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from dwm_model.base_model import describe_base
+from dwm_model.geometry import ClipGeometry
+from dwm_model.latents import plan_encoding
+from manifests.dataset import Dataset
+from manifests.profiles import get_profile
+from tasks.encoding import encode_latent_shard, encode_prompt_embeddings
+
+
+class EncodeParameters(BaseModel):
+    """What to encode, with what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: Path = Field(description="The dataset folder.")
+    base: Path = Field(description="The base model's folder in the diffusers layout.")
+    profile: str = Field(default="paper", description="Size and length of the encoded clips.")
+    shard_size: int = Field(default=16, description="Clips a shard.", gt=0)
+
+
+class EncodeResult(BaseModel):
+    """What was encoded."""
+
+    encoded: int = Field(description="Clips encoded by this run; those of earlier runs are kept.")
+    failures: dict[str, str] = Field(description="Reason for each clip that could not be encoded.")
+
+
+@flow(name="encode")
+def encode(parameters: EncodeParameters) -> EncodeResult:
+    """Plan the shards that are missing, then encode them one after another."""
+    profile = get_profile(parameters.profile)
+    geometry = ClipGeometry(width=profile.width, height=profile.height, num_frames=profile.num_frames)
+    plan = plan_encoding(
+        Dataset.open(parameters.dataset), describe_base(parameters.base), geometry, parameters.shard_size
+    )
+    encode_prompt_embeddings(parameters.dataset, parameters.base)
+    reports = [encode_latent_shard(parameters.dataset, parameters.base, geometry, chunk) for chunk in plan]
+    return EncodeResult(
+        encoded=sum(len(report.encoded) for report in reports),
+        failures={clip: reason for report in reports for clip, reason in report.failures.items()},
+    )

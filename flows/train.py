@@ -1,0 +1,31 @@
+"""Fine-tune the base with LoRA on cached latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from dwm_model.train_config import TrainConfig
+from dwm_model.training import TrainSummary
+from tasks.training import train_in_subprocess
+
+
+class TrainParameters(BaseModel):
+    """What to train, on what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: Path = Field(description="The dataset folder, encoded for this base.")
+    base: Path = Field(description="The base model's folder in the diffusers layout.")
+    run: Path = Field(description="The run's folder; an interrupted run continues from its last checkpoint.")
+    config: TrainConfig = Field(
+        default_factory=TrainConfig, description="Training configuration; the paper's values by default."
+    )
+
+
+@flow(name="train")
+def train(parameters: TrainParameters) -> TrainSummary:
+    """Train in a subprocess that can be killed; its progress is an artifact."""
+    return train_in_subprocess(parameters.dataset, parameters.base, parameters.run, parameters.config)

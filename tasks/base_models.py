@@ -1,0 +1,15 @@
+"""Base models as tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from dwm_model.tiny import make_tiny_base
+
+
+@task(name="make-untrained-base", retries=1)
+def make_untrained_base(folder: Path) -> Path:
+    """Write the tiny base with random weights, unless it is there."""
+    return make_tiny_base(folder)
