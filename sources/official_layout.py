@@ -182,13 +182,13 @@ def list_lines(path: Path) -> list[str]:
         DwmError: the file is missing or no text, or a line is no ``.../videos/<stem>.mp4`` path below the raw root.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text_lines = [line.decode("utf-8-sig") for line in path.read_bytes().splitlines()]
     except FileNotFoundError as error:
         raise DwmError(f"{path}: no such list file; check the path") from error
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise DwmError(f"{path}: no list file; give a text file with one .../videos/<stem>.mp4 path a line") from error
     lines = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text_lines, start=1):
         entry = list_entry(line)
         if entry is not None:
             check_official_path(entry, f"{path}, line {number}")
