@@ -1,0 +1,70 @@
+"""Methods: what turns a clip's conditions into a video, one row of the benchmark table each (paper section 4)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dwm_model.geometry import ClipGeometry
+from manifests.dataset import Dataset
+from manifests.errors import DwmError
+from manifests.schema import Clip
+from render.video import Frames, read_clip_video
+
+STATIC_COPY = "static copy"
+"""Name of the method that shows the static video as it is: what a model has to beat."""
+
+
+class MethodDescription(BaseModel):
+    """What a method is, without loading it. All of it but the base goes into the ids of generated videos."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="Row of the table.", min_length=1)
+    uses_seed: bool = Field(description="Whether another seed gives another video.")
+    run_id: str | None = Field(default=None, description="Training run; null for methods without one.")
+    checkpoint_step: int | None = Field(default=None, description="Step of the checkpoint.")
+    num_inference_steps: int | None = Field(default=None, description="Denoising steps; null without sampling.")
+    guidance_scale: float | None = Field(default=None, description="Text guidance; null without sampling.")
+    base_hash: str | None = Field(default=None, description="Hash of the base model's files.")
+    base_is_untrained: bool = Field(default=False, description="The base has random weights: no results.")
+
+
+class Method(Protocol):
+    """A video generator."""
+
+    @property
+    def description(self) -> MethodDescription:
+        """What it is."""
+
+    def generate(self, clip: Clip, seed: int) -> Frames:
+        """Make the interaction video of a clip, uint8 [T, H, W, 3] RGB; the same for the same clip and seed.
+
+        Raises:
+            DwmError: the clip lacks what the method needs.
+        """
+
+
+class StaticCopy:
+    """Shows the static video: the identity that the inpainting prior starts from (paper section 3.2)."""
+
+    def __init__(self, dataset: Dataset, geometry: ClipGeometry) -> None:
+        """Read static videos of ``dataset`` at ``geometry``."""
+        self._dataset = dataset
+        self._geometry = geometry
+
+    @property
+    def description(self) -> MethodDescription:
+        """What it is."""
+        return MethodDescription(name=STATIC_COPY, uses_seed=False)
+
+    def generate(self, clip: Clip, seed: int) -> Frames:  # noqa: ARG002 - the protocol has it, a copy needs no noise
+        """Return the static video.
+
+        Raises:
+            DwmError: the clip has no static video, or it is broken or too short.
+        """
+        if clip.static_path is None:
+            raise DwmError(f"clip {clip.clip_id}: has no static video; build it again")
+        return read_clip_video(self._dataset.absolute(clip.static_path), **self._geometry.model_dump())
