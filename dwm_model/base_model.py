@@ -48,6 +48,7 @@ class BaseDescription:
         temporal_ratio: frames a latent frame stands for (the first frame stands alone).
         text_tokens: length of a prompt embedding.
         text_dim: width of a prompt embedding.
+        scaling_factor: what latents are multiplied by before the network sees them.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class BaseDescription:
     temporal_ratio: int
     text_tokens: int
     text_dim: int
+    scaling_factor: float
 
     @property
     def latent_name(self) -> str:
@@ -204,6 +206,7 @@ def describe_base(path: Path) -> BaseDescription:
         temporal_ratio=int(vae["temporal_compression_ratio"]),
         text_tokens=int(transformer["max_text_seq_length"]),
         text_dim=int(transformer["text_embed_dim"]),
+        scaling_factor=float(vae["scaling_factor"]),
     )
 
 

@@ -1,0 +1,119 @@
+"""Settings of a training run, with the paper's values as defaults, and presets as data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dwm_model.geometry import ClipGeometry
+from dwm_model.lora import LoraSettings
+from manifests.errors import DwmError
+from manifests.profiles import get_profile
+
+
+def profile_geometry(profile_name: str) -> ClipGeometry:
+    """Geometry of the clips of a profile.
+
+    Raises:
+        DwmError: no such profile.
+    """
+    profile = get_profile(profile_name)
+    return ClipGeometry(width=profile.width, height=profile.height, num_frames=profile.num_frames)
+
+
+class TrainConfig(BaseModel):
+    """Settings of a training run (paper section 3.2 and Appendix A; batch 7 x 2 on 4 GPUs is the paper's 56)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    geometry: ClipGeometry = Field(default=profile_geometry("paper"), description="Size and length of the clips.")
+    conditioning: str = Field(default="hand_mesh", description="How hands enter the network: see `conditioning`.")
+    lora: LoraSettings = Field(default=LoraSettings(), description="Adapter that is trained.")
+
+    max_steps: int = Field(default=15_000, description="Optimizer steps; the schedule ends here.", gt=0)
+    batch_size: int = Field(default=7, description="Clips in one forward pass.", gt=0)
+    accumulation_steps: int = Field(default=2, description="Forward passes in one optimizer step.", gt=0)
+    learning_rate: float = Field(default=1e-4, description="Peak learning rate.", gt=0)
+    adam_betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Decay of AdamW's two moments.")
+    weight_decay: float = Field(default=0.01, description="AdamW's weight decay.", ge=0)
+    warmup_steps: int = Field(default=100, description="Steps over which the rate rises linearly from zero.", ge=0)
+    schedule_cycles: int = Field(
+        default=1, description="Cosine cycles; after each the rate restarts at its peak.", gt=0
+    )
+    max_grad_norm: float = Field(default=1.0, description="Gradients are scaled down to this norm.", gt=0)
+
+    prompt_dropout: float = Field(default=0.0, description="Share of clips trained with the empty prompt.", ge=0, le=1)
+    hand_dropout: float = Field(default=0.0, description="Share of clips trained with a zero hand latent.", ge=0, le=1)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="Arithmetic of the frozen network; auto: bfloat16 on CUDA, float32 on the CPU."
+    )
+    gradient_checkpointing: bool = Field(
+        default=True, description="Recompute activations in the backward pass: less memory, a third more arithmetic."
+    )
+    seed: int = Field(default=0, description="Seed of adapter, data order, noise and timesteps.")
+
+    checkpoint_every: int = Field(
+        default=500, description="Steps between checkpoints; the last step has one too.", gt=0
+    )
+    keep_checkpoints: int = Field(default=3, description="Newest checkpoints that are kept.", gt=0)
+    validate_every: int = Field(default=500, description="Steps between validations, besides the first and last.", gt=0)
+    num_validation_clips: int = Field(default=8, description="Validation clips that are used, first by id.", ge=0)
+    num_validation_timesteps: int = Field(default=8, description="Evenly spread timesteps for each of them.", gt=0)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of optimizer step ``step`` (from 1): linear warm-up, then cosine with hard restarts."""
+        done = step - 1
+        if done < self.warmup_steps:
+            return self.learning_rate * done / self.warmup_steps
+        progress = (done - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (self.schedule_cycles * progress % 1.0)))
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "paper": TrainConfig(),
+    "tiny": TrainConfig(
+        geometry=profile_geometry("mini"),
+        lora=LoraSettings(rank=16, alpha=16),
+        max_steps=400,
+        batch_size=4,
+        accumulation_steps=1,
+        learning_rate=3e-3,
+        warmup_steps=20,
+        gradient_checkpointing=False,
+        checkpoint_every=100,
+        keep_checkpoints=2,
+        validate_every=100,
+        num_validation_clips=4,
+    ),
+}
+"""Presets: ``paper``, and ``tiny`` for a tiny base on two CPU cores."""
+
+
+def get_preset(name: str) -> TrainConfig:
+    """Look a preset up by its name.
+
+    Raises:
+        DwmError: no such preset.
+    """
+    if name not in PRESETS:
+        raise DwmError(f"training preset '{name}': unknown; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def read_train_config(path: Path) -> TrainConfig:
+    """Read a configuration from a JSON file; fields that are left out have the paper's values.
+
+    Raises:
+        DwmError: no such file, no JSON, or a field that does not exist or has a wrong value.
+    """
+    try:
+        return TrainConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DwmError(f"{path}: could not be read ({error.strerror}); check the path") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "file"
+        raise DwmError(f"{path}: {field}: {first['msg']} (given: {str(first['input'])[:60]}); correct it") from error
