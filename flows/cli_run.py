@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, report, say
+from manifests import atomic
 
 
 @one_line_errors
@@ -49,8 +50,10 @@ def use_own_prefect_home(out: Path) -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     if "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_HOME"] = str((out / "prefect").resolve())
-        os.environ["PREFECT_PROFILES_PATH"] = str((out / "prefect" / "profiles.toml").resolve())
+        home = (out / "prefect").resolve()
+        atomic.make_folder(home)
+        os.environ["PREFECT_HOME"] = str(home)
+        os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
 
 
 @one_line_errors

@@ -25,6 +25,18 @@ def explain_os_error(error: OSError, target: Path) -> DwmError:
     return DwmError(f"{target}: could not be written ({error.strerror}); check the folder and run again")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents unless they are there.
+
+    Raises:
+        DwmError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and removals in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
