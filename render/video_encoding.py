@@ -80,7 +80,9 @@ def _add_stream(container: OutputContainer, frame: Frames, fps: float, *, lossle
         stream = container.add_stream("libx264rgb", rate=rate, options={"qp": "0", "preset": "veryfast"})
         stream.pix_fmt = "rgb24"
     else:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast"})
+        # x264's fast rate control reads memory past small pictures: without this, equal frames give unequal bytes.
+        options = {"crf": str(crf), "preset": "fast", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
         codec.colorspace = Colorspace.ITU601
