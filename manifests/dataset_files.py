@@ -12,6 +12,13 @@ from manifests.atomic import TEMPORARY_MARK
 from manifests.dataset import Dataset
 from manifests.schema import Clip
 
+COMPANION_FILES = {
+    "prompts": "prompts/prompts.txt",
+    "prompts_rewrite": "prompts/prompts_rewrite.txt",
+    "metadata": "metadata.json",
+}
+"""Original files in a clip's folder that no column names, by the role under which ``input_hashes`` has them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFile:
@@ -59,10 +66,14 @@ def named_files(dataset: Dataset) -> set[str]:
     Raises:
         DwmError: the manifest cannot be read.
     """
-    clips = dataset.clips.read(Clip.FILE_COLUMNS)
+    clips = dataset.clips.read([*Clip.FILE_COLUMNS, "clip_id", "source", "input_hashes"])
     generations = dataset.generations.read(["path"])
-    columns = [*clips.columns, *generations.columns]
-    return {path for column in columns for path in column.drop_null().to_pylist()}
+    columns = [*clips.select(Clip.FILE_COLUMNS).columns, *generations.columns]
+    named = {path for column in columns for path in column.drop_null().to_pylist()}
+    for clip in clips.select(["clip_id", "source", "input_hashes"]).to_pylist():
+        folder = f"clips/{clip['source']}/{clip['clip_id']}"
+        named.update(f"{folder}/{COMPANION_FILES[role]}" for role, _ in clip["input_hashes"] if role in COMPANION_FILES)
+    return named
 
 
 def shard_clip_ids(path: Path) -> set[str]:

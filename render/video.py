@@ -215,7 +215,7 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not streams:
             kinds = ", ".join(sorted({one.type for one in container.streams})) or "nothing"
             raise DwmError(f"{path}: holds no video stream (only {kinds}); give a video file")
-        streams[0].thread_type = ThreadType.AUTO
+        streams[0].thread_type = ThreadType.NONE  # with decoder threads, some damaged frames come out unmarked
         yield container, streams[0]
 
 

@@ -47,7 +47,6 @@ __all__ = [
     "export_official",
     "import_chunk",
     "import_official",
-    "plan_figures",
     "plan_import",
 ]
 
@@ -70,6 +69,24 @@ class ImportSettings(BaseModel):
     )
 
 
+class PlanFigures(BaseModel):
+    """Size of an import (``--plan``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clips: int = Field(description="Clips to import.")
+    hours: float = Field(description="Length of their interaction (else static) videos by their headers.")
+    disk_bytes: int = Field(description="Bytes of the files that are copied.")
+    clips_without_files: int = Field(description="Clips that a list names and of which nothing is on disk.")
+
+    def lines(self) -> list[str]:
+        """The figures for people."""
+        lines = [f"{self.clips} clips, {self.hours:.2f} hours, {self.disk_bytes / 1e9:.3f} GB to copy"]
+        if self.clips_without_files:
+            lines.append(f"{self.clips_without_files} of them have no file on disk")
+        return lines
+
+
 class ImportPlan(BaseModel):
     """What an import is going to do; serialises, so that tasks can share it."""
 
@@ -84,16 +101,20 @@ class ImportPlan(BaseModel):
         """The requests in groups of at most ``size``."""
         return [self.requests[start : start + size] for start in range(0, len(self.requests), size)]
 
-
-class PlanFigures(BaseModel):
-    """Size of an import (``--plan``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    clips: int = Field(description="Clips to import.")
-    hours: float = Field(description="Length of their interaction (else static) videos by their headers.")
-    disk_bytes: int = Field(description="Bytes of the files that are copied.")
-    clips_without_files: int = Field(description="Clips that a list names and of which nothing is on disk.")
+    def figures(self) -> PlanFigures:
+        """Count clips, hours and bytes; opens the headers of the videos and writes nothing."""
+        seconds, size, absent = 0.0, 0, 0
+        for request in self.requests:
+            members = request.members()
+            size += sum(path.stat().st_size for path in members.values())
+            absent += not any(role in members for role in VIDEO_FOLDERS)
+            video = members.get("interaction") or members.get("static")
+            if video is not None:
+                try:
+                    seconds += declared_duration_s(video)
+                except DwmError as error:
+                    _logger.warning("%s", error)
+        return PlanFigures(clips=len(self.requests), hours=seconds / 3600, disk_bytes=size, clips_without_files=absent)
 
 
 class Failure(BaseModel):
@@ -124,6 +145,16 @@ class ImportReport(BaseModel):
     def has_problems(self) -> bool:
         """Whether the command should end with exit code 1."""
         return bool(self.failures or self.conflicts)
+
+    def lines(self) -> list[str]:
+        """The report for people: counts, then one line a problem."""
+        counts = f"{self.ready} ready, {self.conditions_only} without ground truth, {self.unchanged} unchanged"
+        lines = [f"{counts}, {len(self.failures)} failed, {len(self.conflicts)} in conflict"]
+        lines += [f"failed: {failure.reason}" for failure in self.failures]
+        lines += [f"conflict: {conflict.reason}" for conflict in self.conflicts]
+        if self.latent_files_left:
+            lines.append(f"{self.latent_files_left} pre-encoded files were not imported; `dwm encode` makes them anew")
+        return lines
 
     @classmethod
     def merged(cls, reports: Iterable[ImportReport]) -> ImportReport:
@@ -187,22 +218,6 @@ def plan_import(
         requests=requests,
         latent_files_left=count_latent_files(raw_root),
     )
-
-
-def plan_figures(plan: ImportPlan) -> PlanFigures:
-    """Count the clips, hours and bytes of a plan; opens the headers of the videos and writes nothing."""
-    seconds, size, absent = 0.0, 0, 0
-    for request in plan.requests:
-        members = request.members()
-        size += sum(path.stat().st_size for path in members.values())
-        absent += not any(role in members for role in VIDEO_FOLDERS)
-        video = members.get("interaction") or members.get("static")
-        if video is not None:
-            try:
-                seconds += declared_duration_s(video)
-            except DwmError as error:
-                _logger.warning("%s", error)
-    return PlanFigures(clips=len(plan.requests), hours=seconds / 3600, disk_bytes=size, clips_without_files=absent)
 
 
 def copy_lists(dataset: Dataset, plan: ImportPlan, settings: ImportSettings) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from manifests.atomic import copy_file
 from manifests.dataset import Dataset
+from manifests.dataset_files import COMPANION_FILES
 from manifests.errors import DwmError
 from manifests.hashing import code_version, hash_file
 from manifests.schema import Clip, ClipStatus, Group, Source
@@ -36,9 +37,7 @@ def stored_name(role: str, suffix: str = "") -> str:
     """
     if role in VIDEO_FOLDERS:
         return f"{role}{suffix}"
-    if role in PROMPT_FOLDERS:
-        return f"prompts/{role}.txt"
-    return f"{role}.json" if role == "metadata" else f"{role}.npz"
+    return COMPANION_FILES.get(role, f"{role}.npz")
 
 
 def hash_members(request: ClipRequest) -> dict[str, str]:

@@ -45,6 +45,11 @@ class ExportReport(BaseModel):
     left_out: int = Field(description="Clips of the dataset that the filter left out.")
     lists: tuple[ListReport, ...] = Field(description="List files.")
 
+    def lines(self) -> list[str]:
+        """The report for people."""
+        lines = [f"{self.clips} clips in {self.files} files, {self.left_out} clips left out"]
+        return lines + [f"{one.name}: {one.exported} of {one.listed} listed clips" for one in self.lists]
+
 
 def export_official(dataset: Dataset, out: Path, where: ds.Expression | None = None) -> ExportReport:
     """Write clips in the official layout: videos, prompts, sidecars and list files.

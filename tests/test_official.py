@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from manifests.check import check_manifest
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
+from manifests.garbage import collect
 from manifests.schema import Clip, ClipStatus, Group, Source, Split
 from render.arrays import write_npz
 from render.video import write_video
@@ -20,7 +22,6 @@ from sources.official import (
     export_official,
     import_chunk,
     import_official,
-    plan_figures,
     plan_import,
 )
 from sources.official_layout import list_lines, natural_key, scene_and_recording
@@ -350,7 +351,7 @@ def test_plan_counts_and_survives_serialising(tmp_path: Path) -> None:
     assert [request.stem for request in plan.requests] == ["1", "9", "10"]
     assert plan.latent_files_left == 1
     assert ImportPlan.model_validate_json(plan.model_dump_json()) == plan
-    figures = plan_figures(plan)
+    figures = plan.figures()
     assert figures.clips == 3
     assert figures.hours == pytest.approx(3 * 9 / 8 / 3600)
     assert figures.disk_bytes == sum(len(data) for name, data in tree(raw).items() if "latents" not in name)
@@ -487,6 +488,30 @@ def test_other_containers_keep_their_suffix(tmp_path: Path) -> None:
     assert str(only_row(tmp_path / "dataset").interaction_path).endswith("interaction.mov")
     export_official(Dataset.open(tmp_path / "dataset"), tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "raw")
+
+
+def test_originals_of_prompts_and_metadata_are_no_garbage(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_triplet(raw, "a", raw_prompt=b"raw")
+    (raw / "metadata").mkdir()
+    (raw / "metadata/a.json").write_text('{"source": "synthetic"}')
+    import_official(raw, tmp_path / "dataset")
+    dataset = Dataset.open(tmp_path / "dataset")
+    assert collect(dataset, min_age_s=-1).items == ()
+    assert [problem.code for problem in check_manifest(dataset)] == []
+
+
+def test_reports_read_as_lines(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_triplet(raw, "a")
+    write_triplet(raw, "b", prompt=None)
+    assert plan_import(raw).figures().lines()[0].startswith("2 clips, 0.00 hours")
+    lines = import_official(raw, tmp_path / "dataset").lines()
+    assert lines[0] == "1 ready, 0 without ground truth, 0 unchanged, 1 failed, 0 in conflict"
+    assert lines[1].startswith("failed: prompts_rewrite/b.txt or prompts/b.txt is missing")
+    assert export_official(Dataset.open(tmp_path / "dataset"), tmp_path / "out").lines() == [
+        "1 clips in 4 files, 1 clips left out"
+    ]
 
 
 def test_natural_order() -> None:

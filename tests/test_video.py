@@ -100,10 +100,12 @@ def test_declared_colour_matrix_is_obeyed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lossless", [False, True])
 def test_same_frames_give_the_same_bytes(tmp_path: Path, lossless: bool) -> None:
-    frames = noise(9, 48, 64)
+    frames = noise(9, 256, 64)
     write_video(tmp_path / "a.mp4", frames, 8, lossless=lossless)
     write_video(tmp_path / "b.mp4", iter(frames), 8, lossless=lossless)
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data == (tmp_path / "b.mp4").read_bytes()
+    assert b" threads=1 " in data  # x264 notes its settings; more threads would tie the bytes to the machine
 
 
 def test_index_comes_first_so_that_browsers_start_at_once(tmp_path: Path) -> None:
@@ -181,8 +183,9 @@ def test_damaged_bytes_inside_are_found(tmp_path: Path) -> None:
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
     (tmp_path / "a.mp4").write_bytes(data)
-    with pytest.raises(DwmError, match=r"a\.mp4: damaged"):
-        read_video(tmp_path / "a.mp4")
+    for _ in range(5):  # every time, not only when decoder threads happen to meet
+        with pytest.raises(DwmError, match=r"a\.mp4: damaged"):
+            read_video(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(
@@ -368,10 +371,10 @@ def test_auto_crops_small_differences_and_pads_large_ones() -> None:
 
 
 def test_shrinking_averages_areas() -> None:
-    checkers = np.indices((40, 40)).sum(axis=0) % 2 * 255
-    frames = np.repeat(checkers[None, :, :, None], 3, axis=3).astype(np.uint8)
-    shrunk = fit_frames(frames, 10, 10, FitPolicy.STRETCH).astype(int)
-    assert np.abs(shrunk - 127.5).max() <= 1
+    """One white column of four gives a quarter of white; sampling would give black or half."""
+    stripes = (np.arange(40) % 4 == 0)[None, :].repeat(40, axis=0) * 200
+    frames = np.repeat(stripes[None, :, :, None], 3, axis=3).astype(np.uint8)
+    assert np.unique(fit_frames(frames, 10, 10, FitPolicy.STRETCH)).tolist() == [50]
 
 
 @settings(max_examples=60, deadline=None)
