@@ -18,6 +18,7 @@ import numpy as np
 from manifests.atomic import write_text
 from manifests.errors import DwmError
 from manifests.profiles import Profile
+from manifests.schema import Group, Source
 from render.arrays import write_npz
 from render.body import BodyModel, Joint, load_body
 from render.camera import CameraPath, intrinsics_from_fov
@@ -36,6 +37,7 @@ from render.scene import (
     translated,
 )
 from render.video import write_video
+from sources.official_layout import ClipMetadata
 from sources.synthetic import textures
 from sources.synthetic.push_motion import Action, PushMotion, PushPlan, make_push_motion
 from sources.synthetic.rooms import Room, make_room
@@ -45,7 +47,7 @@ LOGGER = logging.getLogger(__name__)
 SOURCE_FRAME_RATE = 30.0
 """Frames a second of the recordings that a profile samples."""
 
-HORIZONTAL_FOV_DEGREES = 72.0
+HORIZONTAL_FOV_DEGREES = 75.0
 
 _SETTINGS_FILE = "settings.json"
 _ACTIONS = tuple(Action)
@@ -58,6 +60,12 @@ _BOX_COLOURS: tuple[tuple[str, Colour], ...] = (
     ("white", (0.78, 0.77, 0.74)),
     ("purple", (0.28, 0.08, 0.36)),
     ("orange", (0.70, 0.24, 0.03)),
+)
+_TRIMS: tuple[tuple[str, Colour], ...] = (
+    ("a cream", (0.66, 0.60, 0.45)),
+    ("a dark red", (0.30, 0.03, 0.04)),
+    ("a black", (0.03, 0.03, 0.035)),
+    ("a pink", (0.62, 0.22, 0.30)),
 )
 _SKINS: tuple[Colour, ...] = ((0.62, 0.38, 0.28), (0.72, 0.48, 0.37), (0.40, 0.22, 0.14), (0.20, 0.10, 0.06))
 _SLEEVES: tuple[Colour, ...] = ((0.16, 0.20, 0.30), (0.42, 0.40, 0.38), (0.30, 0.08, 0.08), (0.10, 0.22, 0.18))
@@ -241,20 +249,20 @@ def _generate_recording(out: Path, plan: RecordingPlan, profile: Profile, render
     hand = "right" if content.plan.use_right_hand else "left"
     write_text(files["prompts"], f"I {move} across the table.\n")
     write_text(files["prompts_rewrite"], f"I {move} across {content.room.description}, with my {hand} hand.\n")
-    metadata = {
-        "source": "synthetic",
-        "group": "synthetic_dynamic",
-        "scene_id": plan.scene_id,
-        "recording_id": plan.recording_id,
-        "action_label": plan.action.value,
-        "static_policy": "clip_first",
-        "hand_estimator": "body_model",
-        "calibration_source": "rendered",
-        "body_model": body.name,
-        "licence": "CC0-1.0",
-        "object_motion_m": round(content.plan.distance, 6),
-    }
-    write_text(files["metadata"], json.dumps(metadata, indent=1, sort_keys=True) + "\n")
+    metadata = ClipMetadata(
+        source=Source.SYNTHETIC,
+        group=Group.SYNTHETIC_DYNAMIC,
+        scene_id=plan.scene_id,
+        recording_id=plan.recording_id,
+        action_label=plan.action.value,
+        static_policy="clip_first",
+        hand_estimator="body_model",
+        calibration_source="rendered",
+        body_model=body.name,
+        licence="CC0-1.0",
+        object_motion_m=round(content.plan.distance, 6),
+    )
+    write_text(files["metadata"], metadata.model_dump_json(indent=1, exclude_none=True) + "\n")
 
 
 def _make_box(random: np.random.Generator, action: Action) -> _Box:
@@ -265,16 +273,18 @@ def _make_box(random: np.random.Generator, action: Action) -> _Box:
     kind = str(random.choice(["plain", "checked", "ribbon", "lid"]))
     skin = textures.checks(random, colour) if kind == "checked" else textures.plaster(random, colour)
     surfaces = [box_surface(size.tolist(), Material((1.0, 1.0, 1.0), skin, 0.12, gloss=0.06))]
-    contrast: Colour = (0.75, 0.72, 0.62) if max(colour) < 0.6 else (0.45, 0.05, 0.06)
+    label = f"the {name} box"
+    trim_name, trim = _TRIMS[int(random.integers(len(_TRIMS)))]
     if kind == "ribbon":
         width, lift = 0.028, 0.002
-        band = Material(contrast, gloss=0.1)
+        band = Material(trim, gloss=0.1)
         surfaces.append(box_surface((width, size[1] + lift, size[2] + lift), band))
         surfaces.append(box_surface((size[0] + lift, size[1] + lift, width), band))
+        label += f" with {trim_name} ribbon"
     if kind == "lid":
-        lid = box_surface((size[0] + 0.002, 0.025, size[2] + 0.002), Material(contrast))
+        lid = box_surface((size[0] + 0.002, 0.025, size[2] + 0.002), Material(trim))
         surfaces.append(translated(lid, (0.0, size[1] / 2 - 0.0115, 0.0)))
-    label = f"the {name} box" if kind != "ribbon" else f"the {name} gift box"
+        label += f" with {trim_name} lid"
     return _Box(label, size, tuple(surfaces))
 
 
@@ -285,7 +295,7 @@ def _plan_push(random: np.random.Generator, action: Action, box: _Box, room: Roo
     side = -1.0 if right else 1.0
     # The push crosses the middle of the picture: the box starts on the hand's side or nearer or farther.
     across = {Action.PUSH_LEFT: -0.5, Action.PUSH_RIGHT: 0.5}.get(action, 0.0) * distance
-    ahead = {Action.PUSH_AWAY: 0.42, Action.PULL_BACK: 0.55}.get(action, 0.49)
+    ahead = {Action.PUSH_AWAY: 0.43, Action.PULL_BACK: 0.55}.get(action, 0.49)
     start = [
         across + side * 0.04 + random.uniform(-0.02, 0.02),
         table_height + box.size[1] / 2,
@@ -301,7 +311,7 @@ def _plan_push(random: np.random.Generator, action: Action, box: _Box, room: Roo
         table_height=table_height,
         table_front=room.table_front,
         eye=np.array([random.uniform(-0.02, 0.02), table_height + random.uniform(0.44, 0.5), 0.12]),
-        gaze=np.array([0.3 * start[0], table_height, 0.59 + random.uniform(-0.02, 0.03)]),
+        gaze=np.array([0.3 * start[0], table_height, 0.62 + random.uniform(-0.02, 0.03)]),
         sway_phases=random.uniform(0, 2 * np.pi, 6),
     )
 

@@ -20,8 +20,8 @@ _UP = np.array([0.0, 1.0, 0.0])
 _HEAD_FROM_CAMERA = np.diag([-1.0, -1.0, 1.0])
 """Camera axes (x right, y down, z forward) against the head's rest axes (x left, y up, z forward)."""
 
-_REACH_END, _PUSH_END = 0.30, 0.76
-"""Shares of a clip at which the hand has reached the box and at which it lets go."""
+_REACH_END, _PUSH_START, _PUSH_STOP, _LEAVE_START = 0.30, 0.32, 0.75, 0.77
+"""Shares of a clip at which the hand has reached the box, the box starts and stops, and the hand lets go."""
 
 _TOUCH_GAP_M = 0.001
 _CLEARANCE_M = 0.006
@@ -116,14 +116,14 @@ class PushMotion:
 def make_push_motion(body: BodyModel, plan: PushPlan, num_frames: int) -> PushMotion:
     """Body, box and camera of a push, sampled at ``num_frames`` evenly spaced times from start to end."""
     time = np.linspace(0.0, 1.0, num_frames)
-    travel = plan.distance * _ease((time - _REACH_END) / (_PUSH_END - _REACH_END))
+    travel = plan.distance * _ease((time - _PUSH_START) / (_PUSH_STOP - _PUSH_START))
     box_poses = np.tile(np.eye(4), (num_frames, 1, 1))
     box_poses[:, :3, :3] = _turn(plan.box_yaw)
     box_poses[:, :3, 3] = plan.box_start + travel[:, None] * plan.direction
 
     cameras = _camera_path(plan, box_poses[:, :3, 3], time)
     pose, translation = _seated_pose(body, plan, cameras)
-    touching = (time >= _REACH_END) & (time <= _PUSH_END)
+    touching = (time >= _REACH_END) & (time <= _LEAVE_START)
     motion = BodyMotion(pose, translation, betas=np.zeros(0), expression=np.zeros(0), flat_hand_mean=True)
     _Push(body, plan, motion, box_poses[:, :3, 3], time).move_arm(touching)
     return PushMotion(motion, box_poses, cameras, touching)
@@ -192,9 +192,9 @@ class _Push:
     def move_arm(self, touching: npt.NDArray[np.bool_]) -> None:
         """Reach, push and withdraw; rounds of correction make the skinned hand touch the box and pierce nothing."""
         near = np.where(
-            self.time < _PUSH_END,
+            self.time < _LEAVE_START,
             _ease(self.time / _REACH_END),
-            1.0 - _ease((self.time - _PUSH_END) / (1.0 - _PUSH_END)),
+            1.0 - _ease((self.time - _LEAVE_START) / (1.0 - _LEAVE_START)),
         )
         arm = self.arm
         wrist = self._wrist_path(near)
@@ -214,7 +214,7 @@ class _Push:
     def _wrist_path(self, near: Floats) -> Floats:
         """First guess of the wrist's path [T,3]: from the lap along a curve that ends in the direction of the push."""
         plan = self.plan
-        rest = np.array([self.arm.side * 0.25, plan.table_height + 0.11, plan.table_front - 0.06])
+        rest = np.array([self.arm.side * 0.27, plan.table_height + 0.11, plan.table_front - 0.06])
         hand_length = 0.12
         fingers = _turn(plan.box_yaw) @ self.arm.orientation(self.grip)[:, 0] * self.arm.side
         offset = -plan.direction * (self.half_along + 0.03) - fingers * hand_length

@@ -32,6 +32,7 @@ _WOODS: tuple[tuple[str, Colour], ...] = (
     ("white", (0.72, 0.70, 0.66)),
     ("grey", (0.33, 0.32, 0.30)),
 )
+_TILED_TABLE_SHARE = 0.25
 _FLOORS = ("planks", "tiles", "carpet")
 _WALLS: tuple[Colour, ...] = (
     (0.62, 0.56, 0.44),
@@ -73,15 +74,15 @@ def make_room(random: np.random.Generator) -> Room:
     wall = _pick(random, _WALLS)
     far, half_width = float(random.uniform(1.9, 2.6)), float(random.uniform(1.5, 2.1))
     floor_name, floor = _floor(random)
-    wood_name, wood_colour = _WOODS[int(random.integers(len(_WOODS)))]
     table_height, table_front = float(random.uniform(0.72, 0.76)), float(random.uniform(0.21, 0.24))
+    table_name, table = _table(random, table_height, table_front)
     objects = [
         *_shell(random, wall, floor, far, half_width),
-        _table(random, wood_colour, table_height, table_front),
+        table,
         *_furniture(random, far, half_width),
         *_table_things(random, table_height),
     ]
-    description = f"{_article(wood_name)} {wood_name} table in a room with {floor_name}"
+    description = f"{table_name} in a room with {floor_name}"
     scene = Scene(tuple(objects), _lighting(random), background=(0.5, 0.5, 0.5))
     return Room(scene, table_height, table_front, description)
 
@@ -121,9 +122,15 @@ def _shell(
     ]
 
 
-def _table(random: np.random.Generator, colour: Colour, height: float, front: float) -> SceneObject:
+def _table(random: np.random.Generator, height: float, front: float) -> tuple[str, SceneObject]:
+    """A table of wood, sometimes with a tiled top, and its name."""
+    wood_name, colour = _WOODS[int(random.integers(len(_WOODS)))]
     width, depth = float(random.uniform(1.25, 1.7)), float(random.uniform(0.72, 0.85))
+    name = f"{_article(wood_name)} {wood_name} table"
     top = Material(_WHITE, textures.wood(random, colour), float(random.uniform(0.7, 1.1)), gloss=0.06)
+    if random.random() < _TILED_TABLE_SHARE:
+        name = "a tiled table"
+        top = Material(_WHITE, textures.tiles(random, _pick(random, _WALLS)), 0.7, gloss=0.06)
     plain = Material(colour)
     leg = box_surface((0.06, height - TABLE_TOP_THICKNESS, 0.06), plain)
     leg_height = -(height + TABLE_TOP_THICKNESS) / 2
@@ -131,7 +138,7 @@ def _table(random: np.random.Generator, colour: Colour, height: float, front: fl
     surfaces += [
         translated(leg, (x * (width / 2 - 0.06), leg_height, z * (depth / 2 - 0.06))) for x in (-1, 1) for z in (-1, 1)
     ]
-    return _object("table", surfaces, (0, height, front + depth / 2))
+    return name, _object("table", surfaces, (0, height, front + depth / 2))
 
 
 def _furniture(random: np.random.Generator, far: float, half_width: float) -> list[SceneObject]:
@@ -273,7 +280,7 @@ def _lighting(random: np.random.Generator) -> Lighting:
     """A lamp above and beyond the table, from the left or right, under a bright ceiling."""
     side = float(random.choice([-1.0, 1.0]))
     warmth = float(random.uniform(-1, 1))
-    strength = float(random.uniform(5.0, 6.5))
+    strength = float(random.uniform(3.9, 4.9))
     tint = (1.0 + 0.10 * warmth, 1.0, 1.0 - 0.16 * warmth)
     spot = SpotLight(
         position=(side * float(random.uniform(0.5, 1.0)), 2.4, float(random.uniform(0.7, 1.2))),
@@ -281,7 +288,7 @@ def _lighting(random: np.random.Generator) -> Lighting:
         power=_scaled(tint, strength),
         cone_degrees=125.0,
     )
-    ambient = float(random.uniform(0.42, 0.55))
+    ambient = float(random.uniform(0.34, 0.44))
     return Lighting(
         sky=_scaled(tint, ambient),
         ground=_scaled((0.95, 0.9, 0.85), ambient * 0.6),
