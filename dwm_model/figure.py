@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from dwm_model.results import BenchmarkResult, ClipResult
@@ -20,11 +21,14 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = 5
 MAX_CLIPS = 3
-_TILE_WIDTH_INCH = 1.5
-_LABEL_WIDTH_INCH = 1.05
-_TITLE_HEIGHT_INCH = 0.32
-_GAP_INCH = 0.04
 _DPI = 200
+_TILE = 300
+_LABEL = 210
+_TITLE = 64
+_GAP = 6
+"""Widths of a frame and of the labels, height of a title, room between frames; pixels."""
+
+_CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,67 @@ def write_figure(
         if len(set(lengths.values())) > 1:
             raise DwmError(f"{path}: the videos of '{block.title}' differ in length ({lengths})")
     columns = min(columns, *(len(block.rows[0].frames) for block in blocks))
-    width = _LABEL_WIDTH_INCH + columns * (_TILE_WIDTH_INCH + _GAP_INCH)
-    banner_height = _TITLE_HEIGHT_INCH if banner else 0.0
-    height = banner_height + sum(_block_height(block) for block in blocks)
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    layout = _Layout(blocks, columns, _TITLE if banner else 0)
+    figure = Figure(figsize=(layout.width / _DPI, layout.height / _DPI), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
+    figure.figimage(layout.picture(), origin="upper")
     if banner:
-        figure.text(0.5, 1 - 0.16 / height, banner, ha="center", va="center", size=9, weight="bold", color="#8a1c1c")
-    top = banner_height
-    for block in blocks:
-        _draw_block(figure, block, top, columns)
-        top += _block_height(block)
+        figure.text(0.5, 1 - _TITLE / 2 / layout.height, banner, **_CENTRED, size=9, weight="bold", color="#8a1c1c")
+    for text, left, middle, style in layout.labels():
+        figure.text(left / layout.width, 1 - middle / layout.height, text, parse_math=False, size=8, **style)
     with atomic_path(path) as temporary:
         canvas.print_figure(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything lies on the figure, in pixels from its upper left corner."""
+
+    blocks: Sequence[FigureBlock]
+    columns: int
+    top: int
+    """Room for the banner."""
+
+    @property
+    def width(self) -> int:
+        return _LABEL + self.columns * (_TILE + _GAP)
+
+    @property
+    def height(self) -> int:
+        return self.top + sum(_TITLE + len(block.rows) * (_tile_height(block) + _GAP) for block in self.blocks)
+
+    def _rows(self) -> Iterator[tuple[FigureBlock, int, FigureRow | None]]:
+        """Every block's title (row None) and rows with their upper edges."""
+        upper = self.top
+        for block in self.blocks:
+            yield block, upper, None
+            upper += _TITLE
+            for row in block.rows:
+                yield block, upper, row
+                upper += _tile_height(block) + _GAP
+
+    def picture(self) -> Frames:
+        """All frames on white, uint8 [H, W, 3]."""
+        canvas = np.full((self.height, self.width, 3), 255, np.uint8)
+        for block, upper, row in self._rows():
+            if row is None:
+                continue
+            height = _tile_height(block)
+            for column, moment in enumerate(np.linspace(0, len(row.frames) - 1, self.columns).round().astype(int)):
+                left = _LABEL + column * (_TILE + _GAP)
+                shrinks = row.frames.shape[2] > _TILE
+                filtering = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+                tile = cv2.resize(row.frames[moment], (_TILE, height), interpolation=filtering)
+                canvas[upper : upper + height, left : left + _TILE] = tile
+        return canvas
+
+    def labels(self) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
+        """Text, anchor from the left, middle from the top, and alignment of every label."""
+        for block, upper, row in self._rows():
+            if row is None:
+                yield block.title, _LABEL, upper + _TITLE * 5 // 8, {"ha": "left", "va": "center", "style": "italic"}
+            else:
+                yield row.label, _LABEL - 4 * _GAP, upper + _tile_height(block) // 2, {"ha": "right", "va": "center"}
 
 
 def write_benchmark_figure(dataset: Dataset, result: BenchmarkResult, path: Path) -> bool:
@@ -139,38 +191,6 @@ def _title(clip: ClipResult) -> str:
     return first_line if len(first_line) <= 100 else f"{first_line[:97].rstrip()}..."
 
 
-def _tile_height(block: FigureBlock) -> float:
+def _tile_height(block: FigureBlock) -> int:
     _, height, width, _ = block.rows[0].frames.shape
-    return float(_TILE_WIDTH_INCH * height / width)
-
-
-def _block_height(block: FigureBlock) -> float:
-    return _TITLE_HEIGHT_INCH + len(block.rows) * (_tile_height(block) + _GAP_INCH)
-
-
-def _draw_block(figure: Any, block: FigureBlock, top: float, columns: int) -> None:
-    """Draw one clip; ``top`` is the distance from the figure's upper edge, inches."""
-    width, height = figure.get_size_inches()
-    moments = np.linspace(0, len(block.rows[0].frames) - 1, columns).round().astype(int)
-    figure.text(
-        _LABEL_WIDTH_INCH / width,
-        1 - (top + 0.2) / height,
-        block.title,
-        ha="left",
-        va="center",
-        size=8,
-        style="italic",
-        parse_math=False,
-    )
-    tile = _tile_height(block)
-    for index, row in enumerate(block.rows):
-        upper = top + _TITLE_HEIGHT_INCH + index * (tile + _GAP_INCH)
-        middle = 1 - (upper + tile / 2) / height
-        figure.text(
-            (_LABEL_WIDTH_INCH - 0.08) / width, middle, row.label, ha="right", va="center", size=8, parse_math=False
-        )
-        for column, moment in enumerate(moments):
-            left = (_LABEL_WIDTH_INCH + column * (_TILE_WIDTH_INCH + _GAP_INCH)) / width
-            axes = figure.add_axes((left, 1 - (upper + tile) / height, _TILE_WIDTH_INCH / width, tile / height))
-            axes.imshow(row.frames[moment], interpolation="bicubic", aspect="auto")
-            axes.axis("off")
+    return int(_TILE * height // width)

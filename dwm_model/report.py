@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dwm_model.results import BenchmarkResult, ClipResult, GeneratedVideo
@@ -21,7 +23,7 @@ from dwm_model.tables import GROUP_LABELS, INTERVAL_NOTE, describe_method, forma
 from manifests.atomic import write_text
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from render.video import read_clip_video, write_video
+from render.video import Frames, read_clip_video, write_video
 
 PAGE_VIDEO_BYTES = 60_000_000
 """About how much video a page may hold."""
@@ -35,12 +37,23 @@ MIN_PAGE_WIDTH = 64
 
 
 @dataclass(frozen=True)
+class _PageVideo:
+    """A video as the page holds it."""
+
+    key: str
+    mp4: str
+    """The file, base64."""
+    poster: str
+    """Its middle frame as JPEG, base64: shown until the video is loaded, and where videos do not play."""
+
+
+@dataclass(frozen=True)
 class _Tile:
     """One video of a clip on the page."""
 
     label: str
     kind: str
-    video: str | None
+    video: _PageVideo | None
     reason: str | None = None
     seed: int | None = None
     metrics: tuple[tuple[str, str], ...] = ()
@@ -65,12 +78,10 @@ class _PageVideos:
     result: BenchmarkResult
     width: int
     height: int
-    encoded: dict[str, str] = field(default_factory=dict)
-    """Base64 of the mp4 by key."""
-    _by_path: dict[tuple[str, float], str] = field(default_factory=dict)
+    _by_path: dict[tuple[str, float], _PageVideo] = field(default_factory=dict)
 
-    def add(self, path: str, fps: float) -> str:
-        """Key of the video at ``path`` (relative to the dataset).
+    def add(self, path: str, fps: float) -> _PageVideo:
+        """Encode the video at ``path`` (relative to the dataset).
 
         Raises:
             DwmError: the file is gone, broken or too short.
@@ -86,10 +97,23 @@ class _PageVideos:
                 copy = Path(folder) / "video.mp4"
                 write_video(copy, frames, fps, crf=PAGE_CRF)
                 data = copy.read_bytes()
-            key = hashlib.sha256(data).hexdigest()[:16]
-            self.encoded[key] = base64.b64encode(data).decode("ascii")
-            self._by_path[path, fps] = key
+            self._by_path[path, fps] = _PageVideo(
+                key=hashlib.sha256(data).hexdigest()[:16], mp4=_base64(data), poster=_base64(_jpeg(frames))
+            )
         return self._by_path[path, fps]
+
+    def files(self) -> dict[str, str]:
+        """Every distinct video, base64, by key."""
+        return {video.key: video.mp4 for video in self._by_path.values()}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _jpeg(frames: Frames) -> bytes:
+    picture = np.ascontiguousarray(frames[len(frames) // 2, ..., ::-1])
+    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
 
 def write_report(dataset: Dataset, result: BenchmarkResult, path: Path) -> None:
@@ -125,7 +149,7 @@ def write_report(dataset: Dataset, result: BenchmarkResult, path: Path) -> None:
         clips=clips,
         width=width,
         height=height,
-        videos=videos.encoded,
+        videos=videos.files(),
     )
     write_text(path, page)
 
@@ -203,7 +227,7 @@ def _generated_tile(
     if video.path is None:
         return _Tile(label=video.method, kind="generated", video=None, reason=f"failed: {video.reason}", seed=seed)
     try:
-        key = videos.add(video.path, fps)
+        page_video = videos.add(video.path, fps)
     except DwmError as error:
         return _Tile(video.method, "generated", None, reason=str(error), seed=seed, metrics=metrics)
-    return _Tile(video.method, "generated", key, seed=seed, metrics=metrics)
+    return _Tile(video.method, "generated", page_video, seed=seed, metrics=metrics)
