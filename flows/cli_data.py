@@ -44,15 +44,21 @@ def build_official(
 
     Example: `dwm build official --raw triplets --dataset out/dataset --list train.txt`
     """
-    from sources.official import ImportSettings, import_chunk, merge_reports, plan_import
+    from sources.official import ImportSettings, import_official, plan_import
 
-    settings = ImportSettings(group=group, refresh=refresh)
-    planned = plan_import(raw, lists or [], limit=limit, only=only)
     if plan:
-        report(planned.figures(), as_json, planned.figures().lines())
+        figures = plan_import(raw, lists or (), limit=limit, only=only).figures()
+        report(figures, as_json, figures.lines())
         return
-    chunks = planned.prepare(dataset)
-    result = merge_reports([import_chunk(dataset, chunk, settings) for chunk in progress(chunks, "import")])
+    result = import_official(
+        raw,
+        dataset,
+        ImportSettings(group=group, refresh=refresh),
+        lists=lists or (),
+        limit=limit,
+        only=only,
+        watch=lambda chunks: progress(chunks, "import"),
+    )
     report(result, as_json, result.lines())
     if result.has_problems:
         raise typer.Exit(EXIT_PROBLEMS)
@@ -88,7 +94,7 @@ def split(
     report(result, as_json, [*lines, *result.notes])
 
 
-_UNREADABLE = ("newer-schema", "damaged-table")
+_UNREADABLE = ("newer-schema", "damaged-table", "duplicate-id")
 
 
 class CheckReport(BaseModel):

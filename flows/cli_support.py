@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Annotated, TypeVar
 
@@ -24,6 +25,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 EXIT_PROBLEMS = 1
 """Exit code of a command that worked and found problems."""
+
+EXIT_INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C or SIGTERM stopped; what was finished is kept."""
 
 _Item = TypeVar("_Item")
 
@@ -48,7 +52,7 @@ def one_line_errors(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             console.print("interrupted: what was finished is kept; run the same command again to continue")
-            raise typer.Exit(130) from None
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return wrapped
 
@@ -73,11 +77,23 @@ def report(result: object, as_json: bool, lines: Iterable[str]) -> None:
         sys.stdout.write(line + "\n")
 
 
+def _progress_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=not console.is_terminal)
+
+
 def progress(items: list[_Item], label: str) -> Iterator[_Item]:
     """Yield ``items`` under a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+    with _progress_bar() as bar:
         yield from bar.track(items, description=label)
+
+
+@contextmanager
+def step_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over ``total`` steps; yields a function that is told the number of steps done."""
+    with _progress_bar() as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def set_up_logging(debug: bool) -> None:

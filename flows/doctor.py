@@ -44,10 +44,11 @@ class Diagnosis(BaseModel):
 
 
 def _renderer() -> Finding:
-    from render.mesh_renderer import gl_description
+    from render.mesh_renderer import MeshRenderer
 
     try:
-        description = gl_description()
+        with MeshRenderer(width=16, height=16) as renderer:
+            description = renderer.description
     except DwmError as error:
         remedy = "apt-get install libegl1 libgl1 (as root), or set PYOPENGL_PLATFORM=osmesa with libosmesa6"
         return Finding(part="GL renderer", verdict=Verdict.BROKEN, detail=str(error), remedy=remedy)

@@ -8,9 +8,9 @@ Killing an import loses at most the clip in hand: files are written before rows,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow.dataset as ds
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,6 +52,9 @@ __all__ = [
 
 CHUNK_CLIPS = 32
 """Clips whose rows are written together, and that one task imports."""
+
+Chunk: TypeAlias = tuple[ClipRequest, ...]
+"""Clips that are imported together."""
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ class ImportPlan(BaseModel):
     requests: tuple[ClipRequest, ...] = Field(description="Clips in the order of the lists, or in natural order.")
     latent_files_left: int = Field(description="Pre-encoded files found below the raw root, which are not imported.")
 
-    def chunks(self, size: int = CHUNK_CLIPS) -> list[tuple[ClipRequest, ...]]:
+    def chunks(self, size: int = CHUNK_CLIPS) -> list[Chunk]:
         """The requests in groups of at most ``size``."""
         return [self.requests[start : start + size] for start in range(0, len(self.requests), size)]
 
@@ -325,6 +328,7 @@ def import_official(
     collection: str | None = None,
     limit: int | None = None,
     only: str | None = None,
+    watch: Callable[[list[Chunk]], Iterable[Chunk]] = iter,
 ) -> ImportReport:
     """Import the official layout into a dataset, which is made when absent: plan, lists, then chunk after chunk.
 
@@ -336,6 +340,7 @@ def import_official(
         collection: Name of the raw data, part of every clip's id; the folder's own name when None.
         limit: At most this many clips.
         only: Shell pattern on the official path or the stem.
+        watch: Passes the chunks on, one by one, such as a progress bar.
 
     Raises:
         DwmError: as ``plan_import``, ``copy_lists`` and ``import_chunk``.
@@ -344,5 +349,5 @@ def import_official(
     plan = plan_import(raw_root, lists, collection=collection, limit=limit, only=only)
     dataset = Dataset.create_or_open(dataset_root)
     copy_lists(dataset, plan, settings)
-    reports = [import_chunk(dataset_root, chunk, settings) for chunk in plan.chunks()]
+    reports = [import_chunk(dataset_root, chunk, settings) for chunk in watch(plan.chunks())]
     return ImportReport.merged([*reports, ImportReport(latent_files_left=plan.latent_files_left)])
