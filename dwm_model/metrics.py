@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.dreamsim import DreamSim, DreamSimUnavailableError, check_dreamsim, load_dreamsim
 from dwm_model.lpips import Lpips, LpipsNet, LpipsUnavailableError, find_weights, load_lpips
-from dwm_model.regions import Mask, RegionMasks
+from dwm_model.regions import RegionMasks
 from manifests.errors import DwmError
+from render.hand_mask import Mask
 from render.video import Frames
 
 PSNR_CAP_DB = 100.0

@@ -9,26 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from manifests.errors import DwmError
 from manifests.schema import Clip, MaskId
 from render.arrays import read_npz
+from render.hand_mask import Mask, dilate, hand_mask
 from render.video import FitPolicy, Frames, fit_frames, read_clip_video
-
-Mask = npt.NDArray[np.bool_]
-
-HAND_THRESHOLD = 24
-"""A pixel of the hand video shows a hand where its brightest channel is above this (of 255).
-
-Hand videos are h264: their black ripples near the hands. On the paper's real clips 24 reproduces the published
-inside and outside figures to 0.005 dB; 10 is off by 0.08 dB, 40 by 0.02 dB.
-"""
-
-DILATION_RADIUS_AT_720 = 15
-"""Radius of the round dilation kernel for 720 pixels of width: 31 pixels across."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +36,6 @@ class RegionMasks:
     def rest(self) -> Mask:
         """Everything outside the interaction region."""
         return ~self.interaction
-
-
-def hand_mask(hands: Frames) -> Mask:
-    """Pixels that show a hand in a hand video (uint8 [T, H, W, 3] on black), bool [T, H, W]."""
-    return np.asarray(hands.max(axis=-1) > HAND_THRESHOLD)
-
-
-def dilate(mask: Mask) -> Mask:
-    """Grow a mask [T, H, W] by a disc of 31 pixels at 720 pixels of width, in proportion otherwise."""
-    radius = max(1, round(DILATION_RADIUS_AT_720 * mask.shape[2] / 720))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return np.stack([cv2.dilate(frame.view(np.uint8), kernel).view(np.bool_) for frame in mask])
 
 
 def split_regions(hands: Frames, moved: Mask | None = None, real_hands: Mask | None = None) -> RegionMasks:

@@ -85,7 +85,7 @@ def estimate_hand_offset(interaction_frames: Frames, hand_frames: Frames) -> Off
     """
     interaction, hands = reduced(interaction_frames), reduced(hand_frames)
     visible = hand_mask(hands)
-    regions = np.stack([dilate(mask) for mask in visible])
+    regions = dilate(visible)
     regions = regions[1:] | regions[:-1]
     hand_motion = _region_means(_motion(hands), regions)
     interaction_motion = _motion(interaction)

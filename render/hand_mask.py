@@ -29,7 +29,10 @@ def hand_mask(hands: Frames) -> Mask:
 
 
 def dilate(mask: Mask) -> Mask:
-    """Grow the mask of one frame [H, W] by a disc of 31 pixels at 720 pixels of width, in proportion otherwise."""
-    radius = max(1, round(DILATION_RADIUS_AT_720 * mask.shape[1] / 720))
+    """Grow masks [..., H, W] by a disc of 31 pixels at 720 pixels of width, in proportion otherwise."""
+    height, width = mask.shape[-2:]
+    radius = max(1, round(DILATION_RADIUS_AT_720 * width / 720))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return np.asarray(cv2.dilate(mask.view(np.uint8), kernel).view(np.bool_))
+    frames = mask.view(np.uint8).reshape(-1, height, width)
+    grown = [cv2.dilate(frame, kernel) for frame in frames]
+    return np.asarray(grown, dtype=np.bool_).reshape(mask.shape)

@@ -130,7 +130,7 @@ def test_measures_of_a_triplet(tmp_path: Path) -> None:
     static = np.full((5, 64, 96, 3), 100, np.uint8)
     interaction = static + 10
     hands = hands_of_moving_box(5)
-    region = np.stack([dilate(mask) for mask in hand_mask(hands)])
+    region = dilate(hand_mask(hands))
     interaction[region] = 250
     paths = [tmp_path / f"{name}.mp4" for name in ("i", "s", "h")]
     for path, frames in zip(paths, (interaction, static, hands), strict=True):

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwm_model.metrics import region_psnr
-from dwm_model.regions import HAND_THRESHOLD, dilate, hand_mask, load_regions, split_regions
+from dwm_model.regions import load_regions, split_regions
 from manifests.errors import DwmError
 from manifests.schema import Clip, ClipStatus, MaskId, Source
 from render.arrays import write_npz
+from render.hand_mask import HAND_THRESHOLD, dilate, hand_mask
 from render.video import read_video, write_video
 
 REAL_CLIPS = Path(__file__).parents[2] / "shared" / "data" / "dwm_realworld" / "realworld_dynamic"
