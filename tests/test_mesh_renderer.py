@@ -1,6 +1,7 @@
 """The mesh renderer: aligned triplets, masks, depth and hands, drawn off screen."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from render.body import BodyMotion, Joint, load_body
 from render.camera import CameraPath, intrinsics_from_fov, look_at
 from render.hands import HandMotion, hand_motion_from_body
 from render.mesh_renderer import ClipImages, MeshRenderer, reduce_depth, reduce_ids
+from render.rotations import matrix_from_axis_angle
 from render.scene import (
     Actor,
     Lighting,
@@ -175,6 +177,28 @@ def test_first_static_frame_shows_the_object_where_the_interaction_does(clip: Cl
     assert np.abs(clip.interaction[2].astype(int) - clip.static[2])[later].mean() > 20
 
 
+def test_static_video_of_a_still_camera_never_changes(renderer: MeshRenderer) -> None:
+    cameras = CameraPath(moving_camera().intrinsics, np.repeat(moving_camera().world_from_camera[:1], FRAMES, axis=0))
+    actor, hands = reaching_actor(cameras)
+    images = renderer.render_clip(table_scene(), [pushed_track()], actor, hands, cameras)
+    assert (images.static == images.static[0]).all()
+    assert not (images.interaction == images.interaction[0]).all()
+
+
+def test_hidden_faces_are_never_drawn(renderer: MeshRenderer) -> None:
+    cameras = CameraPath(intrinsics_from_fov(WIDTH, HEIGHT, 75.0), look_at([0, 0.9, 1.5], [0, 0.9, 0])[None])
+    actor, hands = reaching_actor(moving_camera(1))
+    body_only = replace(actor, vertices=actor.vertices - np.float32([0, 0.2, 0]))
+    hidden = replace(body_only, hidden_faces=np.ones(len(actor.faces), np.bool_))
+    shown = replace(body_only, hidden_faces=np.zeros(len(actor.faces), np.bool_))
+    pixels = [
+        (renderer.render_clip(Scene((), LIGHTING), [], one, hands, cameras).ids == MaskId.ACTOR).sum()
+        for one in (hidden, body_only, shown)
+    ]
+    assert pixels[0] == 0
+    assert pixels[0] < pixels[1] < pixels[2]
+
+
 def test_masks_hold_the_moved_object_now_and_before(renderer: MeshRenderer) -> None:
     cameras = moving_camera()
     track = pushed_track()
@@ -292,6 +316,25 @@ def test_hand_joints_lie_inside_their_mesh_and_project_into_the_image() -> None:
         wrist = hands.joints_camera[entry, 0]
         assert (np.linalg.norm(tips - wrist, axis=1) > 0.07).all()
     np.testing.assert_allclose(hands.translation, hands.joints_camera[:, 0])
+
+
+def test_hand_motion_describes_the_pose_that_was_skinned() -> None:
+    aside = look_at([0.9, 1.4, -0.2], [-0.3, 0.7, 0.8])  # a rotation that its transpose does not resemble
+    cameras = CameraPath(moving_camera().intrinsics, np.repeat(aside[None], FRAMES, axis=0))
+    hands = reaching_actor(cameras)[1]
+    left = hands.select(~hands.is_right)
+    index_curl = np.zeros((FRAMES, 3, 3))
+    index_curl[..., 2] = -0.3 * np.arange(FRAMES)[:, None]
+    np.testing.assert_allclose(left.pose.reshape(FRAMES, 15, 3)[:, :3], index_curl, atol=1e-5)
+    np.testing.assert_allclose(left.pose[:, 9:], 0.0, atol=1e-5)
+    reach = np.linalg.norm(left.joints_camera[:, 4::4] - left.joints_camera[:, :1], axis=-1)
+    assert (np.diff(reach[:, 1]) < -0.005).all()  # the index finger's tip comes closer, the others stay
+    np.testing.assert_allclose(np.diff(reach[:, [0, 2, 3, 4]], axis=0), 0.0, atol=0.002)
+    for entry, (rotation, right) in enumerate(
+        zip(matrix_from_axis_angle(hands.orientation), hands.is_right, strict=True)
+    ):
+        pointing = hands.joints_camera[entry, 9] - hands.joints_camera[entry, 0]
+        assert rotation[:, 0] @ pointing * (-1 if right else 1) > 0.95 * np.linalg.norm(pointing)
 
 
 def test_missing_opengl_is_one_line_with_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

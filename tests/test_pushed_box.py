@@ -82,7 +82,7 @@ def test_nothing_is_pierced(contents: list[RecordingContent]) -> None:
         for frame, pose in enumerate(content.motion.box_poses):
             assert distance_to_box(hand[frame], pose, content.box.size) > -0.004
             over_table = hand[frame][hand[frame][:, 2] > content.plan.table_front]
-            assert (over_table[:, 1] > content.plan.table_height).all()
+            assert (over_table[:, 1] > content.plan.table_height + 0.003).all()
 
 
 def test_box_slides_on_the_table_for_10_to_25_cm_in_the_direction_of_the_action(

@@ -130,7 +130,7 @@ def _table(random: np.random.Generator, height: float, front: float) -> tuple[st
     top = Material(_WHITE, textures.wood(random, colour), float(random.uniform(0.7, 1.1)), gloss=0.06)
     if random.random() < _TILED_TABLE_SHARE:
         name = "a tiled table"
-        top = Material(_WHITE, textures.tiles(random, _pick(random, _WALLS)), 0.7, gloss=0.06)
+        top = Material(_WHITE, textures.tiles(random, _scaled(_pick(random, _WALLS), 0.65)), 0.7, gloss=0.06)
     plain = Material(colour)
     leg = box_surface((0.06, height - TABLE_TOP_THICKNESS, 0.06), plain)
     leg_height = -(height + TABLE_TOP_THICKNESS) / 2
