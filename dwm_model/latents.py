@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dwm_model.base_model import BaseDescription
 from dwm_model.geometry import ClipGeometry
-from dwm_model.prompts import load_prompt_embedding
+from dwm_model.prompts import is_prompt_embedded, load_prompt_embedding
 from manifests.atomic import atomic_path, is_temporary
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -290,6 +290,15 @@ class LatentStore:
             DwmError: the prompt is not encoded.
         """
         return load_prompt_embedding(self.dataset, self.base, prompt)
+
+    def cached_prompt_embedding(self, prompt: str) -> torch.Tensor | None:
+        """Embedding of a prompt, float32 [tokens, dim]; None where it is not encoded.
+
+        Raises:
+            DwmError: its file is damaged.
+        """
+        is_there = is_prompt_embedded(self.dataset, self.base, prompt)
+        return load_prompt_embedding(self.dataset, self.base, prompt) if is_there else None
 
     def _missing_error(self, clip_id: str, how_many: str) -> DwmError:
         why = "its videos changed after encoding" if clip_id in self._stale else "not encoded"

@@ -49,11 +49,16 @@ def embed_prompt(base: DiffusionBase, prompt: str) -> torch.Tensor:
     return embedding.to(torch.float16).float().cpu()
 
 
+def is_prompt_embedded(dataset: Dataset, base: BaseDescription, prompt: str) -> bool:
+    """Whether a prompt's embedding is cached."""
+    return _prompt_path(dataset, base, prompt).exists()
+
+
 def missing_prompts(dataset: Dataset, base: BaseDescription) -> list[str]:
     """Prompts of the dataset's usable clips, and the empty prompt, that have no embedding yet; sorted."""
     usable = ds.field("status").isin([ClipStatus.READY.value, ClipStatus.CONDITIONS_ONLY.value])
     prompts = {"", *dataset.clips.read(["prompt"], usable).column("prompt").to_pylist()}
-    return sorted(prompt for prompt in prompts if not _prompt_path(dataset, base, prompt).exists())
+    return sorted(prompt for prompt in prompts if not is_prompt_embedded(dataset, base, prompt))
 
 
 def encode_prompts(dataset: Dataset, base: DiffusionBase) -> int:

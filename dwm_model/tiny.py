@@ -7,6 +7,7 @@ latent channels, T5 encoder, velocity-predicting DDIM schedule), a few hundred t
 from __future__ import annotations
 
 import json
+import math
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ TEXT_TOKENS = 64
 """Length of a prompt embedding of the tiny base."""
 
 _SCALING_FACTOR = 0.7
+_POSTERIOR_DEVIATION = 0.05
 _TEXT_DIM = 64
 _WORDS = (
     "a an the i my me it is are on in at to of and or with from into onto up down left right hand hands both thumb "
@@ -173,12 +175,16 @@ def _scheduler() -> CogVideoXDDIMScheduler:
 
 
 def _calibrated_vae() -> AutoencoderKLCogVideoX:
-    """Random autoencoder whose encoder's last layer is set from statistics of procedural clips.
+    """Random autoencoder made to behave by hand and by statistics of procedural clips; nothing is trained.
 
-    Each latent channel has mean 0 and standard deviation ``1 / scaling_factor`` over the clips, so that scaled latents
-    have unit variance and differences between pixels survive; the posterior's own deviation is small. The scaling
-    factor is that of the 5B models. Statistics are rounded before they are used, so that the order of sums does not
-    show in the bytes. The decoder stays random: decoded videos show nothing.
+    - The encoder's kernels are made local and its side branches weak, so that latents are random mixtures of the mean
+      colours of 8x8 pixels: as smooth as true latents, and differences between pixels survive.
+    - Each latent channel has mean 0 and standard deviation ``1 / scaling_factor`` over the clips, so that scaled
+      latents have unit variance. The scaling factor is that of the 5B models. The posterior's own deviation is small.
+    - The decoder reads local colours from latents by least squares: decoded videos are mosaics in false
+      colours.
+
+    Statistics are rounded before they are used, so that the order of sums does not show in the bytes.
     """
     import torch
     from diffusers import AutoencoderKLCogVideoX
@@ -194,8 +200,33 @@ def _calibrated_vae() -> AutoencoderKLCogVideoX:
         scaling_factor=_SCALING_FACTOR,
     ).eval()
     with torch.no_grad():
-        _calibrate_encoder(vae, _procedural_clips())
+        clips = _procedural_clips()
+        _localise_encoder(vae)
+        _calibrate_encoder(vae, clips)
+        _calibrate_decoder(vae, clips)
     return vae
+
+
+def _localise_encoder(vae: AutoencoderKLCogVideoX) -> None:
+    """Let each latent cell see its own 8x8 pixels: kernels keep their middle, strided ones average 2x2 pixels.
+
+    The second layer of each side branch is weakened, and biases go.
+    """
+    import torch
+    from torch import nn
+
+    for name, module in vae.encoder.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Conv3d):
+            continue
+        kept = torch.zeros_like(module.weight)
+        if module.stride[-1] == 2:
+            kept[..., :2, :2] = module.weight.mean(dim=(-2, -1), keepdim=True)
+        else:
+            middle = module.kernel_size[-1] // 2
+            kept[..., middle, middle] = module.weight[..., middle, middle]
+        module.weight.copy_(kept * (0.1 if ".conv2." in name else 1.0))
+        if module.bias is not None:
+            module.bias.zero_()
 
 
 def _procedural_clips(count: int = 4, frames: int = 17, height: int = 64, width: int = 96) -> torch.Tensor:
@@ -215,12 +246,38 @@ def _procedural_clips(count: int = 4, frames: int = 17, height: int = 64, width:
 
 
 def _calibrate_encoder(vae: AutoencoderKLCogVideoX, clips: torch.Tensor) -> None:
-    """Set mean 0 and deviation ``1 / scaling_factor`` a latent channel, and a small constant log-variance."""
+    """Set mean 0 and deviation ``1 / scaling_factor`` a latent channel, and a constant log-variance."""
     last = vae.encoder.conv_out.conv
     last.weight[LATENT_CHANNELS:] = 0.0
-    last.bias[LATENT_CHANNELS:] = -8.0
+    last.bias[LATENT_CHANNELS:] = round(2.0 * math.log(_POSTERIOR_DEVIATION / _SCALING_FACTOR), 3)
     mean_bcfhw = vae.encode(clips).latent_dist.mean
     centre = mean_bcfhw.mean(dim=(0, 2, 3, 4))
     gain = (1.0 / (_SCALING_FACTOR * mean_bcfhw.std(dim=(0, 2, 3, 4)))).round(decimals=2)
     last.weight[:LATENT_CHANNELS] *= gain[:, None, None, None, None]
     last.bias[:LATENT_CHANNELS] = ((last.bias[:LATENT_CHANNELS] - centre) * gain).round(decimals=3)
+
+
+def _calibrate_decoder(vae: AutoencoderKLCogVideoX, clips: torch.Tensor) -> None:
+    """Make the last two layers read colours: the spatial norm hands the latent on, the last kernel adds it up.
+
+    The activation between them is x * sigmoid(x), and x * sigmoid(x) - (-x) * sigmoid(-x) = x: each colour goes through
+    it with both signs.
+    """
+    import torch
+    from torch.nn import functional
+
+    latents = vae.encode(clips).latent_dist.mean
+    cells = functional.avg_pool3d(clips[:, :, 1:], (4, 8, 8))
+    first = functional.avg_pool3d(clips[:, :, :1], (1, 8, 8))
+    colours = torch.cat([first, cells], dim=2).movedim(1, -1).flatten(0, -2).double()
+    inputs = functional.pad(latents.movedim(1, -1).flatten(0, -2).double(), (0, 1), value=1.0)
+    ridge = 1e-3 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ colours).float().round(decimals=3)
+    norm, last = vae.decoder.norm_out, vae.decoder.conv_out.conv
+    for parameter in (*norm.conv_y.parameters(), *norm.conv_b.parameters(), *last.parameters()):
+        parameter.zero_()
+    for colour in range(3):
+        for unit, sign in ((colour, 1.0), (3 + colour, -1.0)):
+            norm.conv_b.conv.weight[unit, :, 0, 0, 0] = sign * solution[:-1, colour]
+            last.weight[colour, unit, -1, 1, 1] = sign
+    last.bias.copy_(solution[-1])

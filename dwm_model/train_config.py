@@ -77,7 +77,7 @@ PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         geometry=profile_geometry("mini"),
         lora=LoraSettings(rank=16, alpha=16),
-        max_steps=400,
+        max_steps=300,
         batch_size=4,
         accumulation_steps=1,
         learning_rate=3e-3,
@@ -85,7 +85,7 @@ PRESETS: dict[str, TrainConfig] = {
         gradient_checkpointing=False,
         checkpoint_every=100,
         keep_checkpoints=2,
-        validate_every=100,
+        validate_every=50,
         num_validation_clips=4,
     ),
 }
