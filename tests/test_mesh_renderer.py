@@ -334,7 +334,7 @@ def test_hand_motion_describes_the_pose_that_was_skinned() -> None:
         zip(matrix_from_axis_angle(hands.orientation), hands.is_right, strict=True)
     ):
         pointing = hands.joints_camera[entry, 9] - hands.joints_camera[entry, 0]
-        assert rotation[:, 0] @ pointing * (-1 if right else 1) > 0.95 * np.linalg.norm(pointing)
+        assert rotation[:, 0] @ pointing * (-1 if right else 1) > 0.99 * np.linalg.norm(pointing)
 
 
 def test_missing_opengl_is_one_line_with_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ _REACH_END, _PUSH_START, _PUSH_STOP, _LEAVE_START = 0.30, 0.32, 0.75, 0.77
 
 _TOUCH_GAP_M = 0.001
 _CLEARANCE_M = 0.006
+"""Distances of the hand from the face that it pushes, and of palm and forearm from the lid below them."""
+
 _CORRECTIONS = 4
 """Rounds that move the wrist until the skinned hand just touches the box."""
 
@@ -226,17 +228,13 @@ class _Push:
         return result
 
     def _correction(self, points: npt.NDArray[np.float32], box: Floats, touching: bool) -> Floats:
-        """Shift [3] of the wrist in one frame: onto the box while touching, out of box and table always."""
+        """Shift [3] of the wrist in one frame: onto the box while touching, out of it always."""
         plan = self.plan
-        hand = points[: self.arm.num_hand_vertices]
         offset = points - box
         along, across, height = offset @ plan.direction, offset @ self.across, offset[:, 1]
         top = plan.box_size[1] / 2
         shift = np.zeros(3)
 
-        over_table = hand[hand[:, 2] > plan.table_front]
-        if len(over_table):
-            shift += _UP * max(0.0, plan.table_height + _CLEARANCE_M - float(over_table[:, 1].min()))
         beside = np.abs(across) < self.half_across
         if self.over_the_top:
             above = beside & (np.abs(along) < self.half_along - 0.012) & (height < top + _CLEARANCE_M)
