@@ -7,7 +7,7 @@ depend on what was generated before it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import BaseModel as DiffusionBase
 from dwm_model.base_model import default_device, load_base
-from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps, read_identity
+from dwm_model.checkpoints import RunIdentity, checkpoint_folder, checkpoint_steps, read_identity
 from dwm_model.conditioning import ConditionLatents
 from dwm_model.denoiser import Denoiser, make_denoiser, to_network_latents
-from dwm_model.latents import encode_frames, posterior_mean
+from dwm_model.geometry import ClipGeometry
+from dwm_model.latents import LatentStore, encode_frames, posterior_mean
 from dwm_model.lora import import_adapter
 from dwm_model.prompts import embed_prompt
 from manifests.errors import DwmError
@@ -28,7 +29,6 @@ from render.video import Frames
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import CogVideoXDDIMScheduler
 
 
 class SamplerConfig(BaseModel):
@@ -40,40 +40,47 @@ class SamplerConfig(BaseModel):
     guidance_scale: float = Field(default=6.0, description="Weight of the text; 1 turns guidance off.", ge=1)
 
 
-@dataclass(frozen=True)
-class SampleConditions:
-    """What a video is generated from; all tensors float32 on the CPU.
+class Sampler:
+    """A base model with the adapter of a training run; make it with `from_run`.
 
     Attributes:
-        static_moments: cached latent of the static video: mean and log-variance, [2C, F, H, W], unscaled.
-        hand_moments: the same of the hand video.
-        text_ld: prompt embedding, [tokens, dim].
-        empty_text_ld: embedding of the empty prompt, which guidance steers away from.
+        base: the base model.
+        geometry: size and length of the videos, those of the run.
+        run_id: the run.
+        checkpoint_step: step of the adapter.
     """
 
-    static_moments: torch.Tensor
-    hand_moments: torch.Tensor
-    text_ld: torch.Tensor
-    empty_text_ld: torch.Tensor
-
-
-class Sampler:
-    """A base model with the adapter of a training run."""
-
-    def __init__(self, base: DiffusionBase, denoiser: Denoiser, run_id: str, checkpoint_step: int) -> None:
+    def __init__(
+        self,
+        base: DiffusionBase,
+        denoiser: Denoiser,
+        identity: RunIdentity,
+        checkpoint_step: int,
+        store: LatentStore | None,
+    ) -> None:
         self.base = base
-        self.denoiser = denoiser
-        self.run_id = run_id
+        self.geometry: ClipGeometry = identity.config.geometry
+        self.run_id = identity.run_id
         self.checkpoint_step = checkpoint_step
+        self._denoiser = denoiser
+        self._store = store
 
     @classmethod
-    def from_run(cls, base_path: Path, run_folder: Path, checkpoint_step: int | None = None) -> Sampler:
+    def from_run(
+        cls,
+        base_path: Path,
+        run_folder: Path,
+        checkpoint_step: int | None = None,
+        *,
+        store: LatentStore | None = None,
+    ) -> Sampler:
         """Load a base and the adapter of a run's checkpoint.
 
         Args:
             base_path: base model that the run was trained on.
             run_folder: folder of the run.
             checkpoint_step: step of the checkpoint; the newest when None.
+            store: where prompt embeddings are looked up before the text encoder is loaded.
 
         Raises:
             DwmError: no run, no such checkpoint, or the run was trained on another base.
@@ -83,73 +90,122 @@ class Sampler:
         identity = read_identity(run_folder)
         step = choose_checkpoint(run_folder, checkpoint_step)
         device = default_device()
-        base = load_base(base_path, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+        on_gpu = device == "cuda"
+        base = load_base(base_path, device=device, dtype=torch.bfloat16 if on_gpu else torch.float32)
         if base.base_hash != identity.base_hash:
             raise DwmError(
-                f"{base.path}: base {base.base_hash[:8]} is not the one that {run_folder} was trained on "
-                f"({identity.base_name}, {identity.base_hash[:8]}); give that base"
+                f"{run_folder}: trained on base {identity.base_name} ({identity.base_hash[:8]}), not on {base.path} "
+                f"({base.base_hash[:8]}); give the base that it was trained on"
             )
-        denoiser = make_denoiser(base, identity.config.conditioning, torch.bfloat16 if device == "cuda" else None)
+        denoiser = make_denoiser(base, identity.config.conditioning, torch.bfloat16 if on_gpu else None)
         import_adapter(denoiser.transformer, checkpoint_folder(run_folder, step), identity.config.lora)
         denoiser.transformer.eval().requires_grad_(requires_grad=False)
-        return cls(base, denoiser, identity.run_id, step)
+        return cls(base, denoiser, identity, step, store)
 
-    def generate(self, conditions: SampleConditions, clip_id: str, seed: int, config: SamplerConfig) -> Frames:
-        """Generate the interaction video, uint8 RGB [T, H, W, 3].
+    def generate(
+        self,
+        static_moments: torch.Tensor,
+        hand_moments: torch.Tensor,
+        prompt: str,
+        seed: int = 0,
+        config: SamplerConfig | None = None,
+        *,
+        clip_id: str = "",
+    ) -> Frames:
+        """Generate the interaction video.
 
-        The same clip id, seed, conditions and settings give the same video on the same machine.
+        Args:
+            static_moments: latent of the static video: mean and log-variance, [2C, F, H, W], unscaled.
+            hand_moments: the same of the hand video.
+            prompt: text prompt.
+            seed: another seed gives another video.
+            config: settings; the paper's when None.
+            clip_id: goes into the initial noise beside the seed.
+
+        Returns:
+            uint8 RGB [T, H, W, 3]; the same for the same arguments on the same machine.
+
+        Raises:
+            DwmError: a latent has another size than the run's, or the network gives values that are not finite.
         """
-        latents_bcfhw = self.denoise(conditions, clip_id, seed, config)
-        return decode_frames(self.base, latents_bcfhw)[0]
-
-    def denoise(self, conditions: SampleConditions, clip_id: str, seed: int, config: SamplerConfig) -> torch.Tensor:
-        """Generate the unscaled latent of the video, float32 [1, C, F, H, W]."""
         import torch
 
-        scheduler = _copied(self.denoiser.scheduler)
-        scheduler.set_timesteps(config.num_inference_steps, device=self.denoiser.device)
-        static, hands = self._network_latent(conditions.static_moments), self._network_latent(conditions.hand_moments)
-        guided = config.guidance_scale > 1.0
-        texts = [conditions.empty_text_ld, conditions.text_ld] if guided else [conditions.text_ld]
-        text_bld = torch.stack(texts).to(self.denoiser.device)
-        batch = ConditionLatents(
-            static_bfchw=static.repeat(len(texts), 1, 1, 1, 1), hands_bfchw=hands.repeat(len(texts), 1, 1, 1, 1)
+        expected = list(self.geometry.moments_shape(self.base.description))
+        for moments in (static_moments, hand_moments):
+            if list(moments.shape) != expected:
+                raise DwmError(
+                    f"latents of {list(moments.shape)}: the run needs {expected} ({self.geometry}); encode at that size"
+                )
+        noise = torch.randn(self._network_latents(static_moments, 1).shape, generator=noise_generator(clip_id, seed))
+        config = config or SamplerConfig()
+        latents = self._denoise(noise, static_moments, hand_moments, self._texts(prompt, config), config)
+        if not bool(torch.isfinite(latents).all()):
+            raise DwmError(
+                f"run {self.run_id}, step {self.checkpoint_step}: gave values that are not finite; train again"
+            )
+        return decode_frames(self.base, latents.transpose(1, 2) / self._denoiser.scaling_factor)[0]
+
+    def encode(self, videos: Sequence[Frames]) -> torch.Tensor:
+        """Encode static or hand videos that are in no dataset, uint8 RGB [T, H, W, 3] of the run's geometry.
+
+        Returns:
+            Moments, float32 on the CPU, [N, 2C, F, H, W], as `generate` takes them.
+
+        Raises:
+            DwmError: a video has another size or length.
+        """
+        import torch
+
+        expected = [self.geometry.num_frames, self.geometry.height, self.geometry.width, 3]
+        for video in videos:
+            if list(video.shape) != expected:
+                raise DwmError(f"video of {list(video.shape)}: the run needs {expected}; resize or cut it first")
+        return encode_frames(self.base, videos).to(torch.float16).float()  # as the cache stores them
+
+    def _denoise(
+        self,
+        noise_bfchw: torch.Tensor,
+        static_moments: torch.Tensor,
+        hand_moments: torch.Tensor,
+        texts_bld: torch.Tensor,
+        config: SamplerConfig,
+    ) -> torch.Tensor:
+        """Run the sampler from noise to a clean, scaled latent [1, F, C, H, W]."""
+        import torch
+
+        scheduler = type(self._denoiser.scheduler).from_config(self._denoiser.scheduler.config)
+        scheduler.set_timesteps(config.num_inference_steps, device=self._denoiser.device)
+        branches = len(texts_bld)
+        conditions = ConditionLatents(
+            static_bfchw=self._network_latents(static_moments, branches),
+            hands_bfchw=self._network_latents(hand_moments, branches),
         )
-        noise = torch.randn(static.shape, generator=noise_generator(clip_id, seed))
-        latents = noise.to(self.denoiser.device) * scheduler.init_noise_sigma
+        latents: torch.Tensor = noise_bfchw.to(self._denoiser.device) * scheduler.init_noise_sigma
         with torch.inference_mode():
             for timestep in scheduler.timesteps:
-                model_input = scheduler.scale_model_input(latents.repeat(len(texts), 1, 1, 1, 1), timestep)
-                velocity = self.denoiser.predict(model_input, batch, text_bld, timestep.expand(len(texts)))
-                if guided:
+                noisy = scheduler.scale_model_input(latents.repeat(branches, 1, 1, 1, 1), timestep)
+                velocity = self._denoiser.predict(noisy, conditions, texts_bld, timestep.expand(branches))
+                if branches == 2:
                     without_text, with_text = velocity.chunk(2)
                     velocity = without_text + config.guidance_scale * (with_text - without_text)
                 latents = scheduler.step(velocity, timestep, latents, eta=0.0, return_dict=False)[0]
-        return (latents.transpose(1, 2) / self.denoiser.scaling_factor).float().cpu()
+        return latents
 
-    def conditions_of(self, static: Frames, hands: Frames, prompt: str) -> SampleConditions:
-        """Encode videos (uint8 RGB [T, H, W, 3] of one size and length) and a prompt that are in no dataset.
+    def _texts(self, prompt: str, config: SamplerConfig) -> torch.Tensor:
+        """Embeddings [B, tokens, dim]: the empty prompt and the prompt, or the prompt alone without guidance."""
+        import torch
 
-        Raises:
-            DwmError: the videos differ in size or length.
-        """
-        if static.shape != hands.shape:
-            raise DwmError(
-                f"static video {static.shape} and hand video {hands.shape} differ in length or size; "
-                "give two videos of one camera path"
-            )
-        static_moments, hand_moments = encode_frames(self.base, [static, hands])
-        return SampleConditions(
-            static_moments=static_moments,
-            hand_moments=hand_moments,
-            text_ld=embed_prompt(self.base, prompt),
-            empty_text_ld=embed_prompt(self.base, ""),
-        )
+        prompts = ["", prompt] if config.guidance_scale > 1.0 else [prompt]
+        embedded = []
+        for text in prompts:
+            cached = self._store.cached_prompt_embedding(text) if self._store else None
+            embedded.append(embed_prompt(self.base, text) if cached is None else cached)
+        return torch.stack(embedded).to(self._denoiser.device)
 
-    def _network_latent(self, moments: torch.Tensor) -> torch.Tensor:
-        """Posterior mean as the network takes it, [1, F, C, H, W]."""
-        latents = to_network_latents(posterior_mean(moments)[None], self.denoiser.scaling_factor)
-        return latents.to(self.denoiser.device)
+    def _network_latents(self, moments: torch.Tensor, count: int) -> torch.Tensor:
+        """Posterior mean as the network takes it, ``count`` times, [B, F, C, H, W]."""
+        latents = to_network_latents(posterior_mean(moments)[None], self._denoiser.scaling_factor)
+        return latents.to(self._denoiser.device).repeat(count, 1, 1, 1, 1)
 
 
 def choose_checkpoint(run_folder: Path, step: int | None) -> int:
@@ -160,9 +216,9 @@ def choose_checkpoint(run_folder: Path, step: int | None) -> int:
     """
     steps = checkpoint_steps(run_folder)
     if not steps:
-        raise DwmError(f"{run_folder}: has no checkpoint yet; train it first")
+        raise DwmError(f"{run_folder}: has no checkpoint yet; continue its training")
     if step is not None and step not in steps:
-        raise DwmError(f"{run_folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+        raise DwmError(f"{run_folder}: no checkpoint at step {step}; there are {', '.join(map(str, steps))}")
     return steps[-1] if step is None else step
 
 
@@ -182,9 +238,3 @@ def decode_frames(base: DiffusionBase, latents_bcfhw: torch.Tensor) -> Frames:
     scaled: Any = ((pixels.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
     frames: Frames = np.ascontiguousarray(scaled.permute(0, 2, 3, 4, 1).cpu().numpy())
     return frames
-
-
-def _copied(scheduler: CogVideoXDDIMScheduler) -> CogVideoXDDIMScheduler:
-    """A scheduler of the same configuration; `set_timesteps` changes the one it is called on."""
-    copied: CogVideoXDDIMScheduler = type(scheduler).from_config(scheduler.config)
-    return copied
