@@ -150,6 +150,7 @@ def _generate(dataset: Dataset, request: GenerationRequest, method: Method, opti
     try:
         clip = dataset.clips.get(request.clip_id)
         frames = method.generate(clip, request.seed)
+        _check_size(frames, request)
         metrics = score(dataset, clip, frames, request.geometry, options)
     except (DwmError, RuntimeError) as error:  # torch reports a lack of memory, and much else, as RuntimeError
         logger.warning("generation %s of clip %s failed: %s", request.generation_id, request.clip_id, error)
@@ -159,6 +160,16 @@ def _generate(dataset: Dataset, request: GenerationRequest, method: Method, opti
     write_video(path, frames, clip.fps, crf=VIEWING_CRF)
     values = {} if metrics is None else metrics.model_dump(exclude={"reasons", "num_frames"})
     return _row(request, GenerationStatus.READY).updated(path=dataset.relative(path), **values)
+
+
+def _check_size(frames: Frames, request: GenerationRequest) -> None:
+    geometry = request.geometry
+    expected = (geometry.num_frames, geometry.height, geometry.width, 3)
+    if frames.shape != expected:
+        raise DwmError(
+            f"{request.method.name}: made a video of {list(frames.shape)} where {list(expected)} was asked for; "
+            "benchmark at the size that the run was trained with"
+        )
 
 
 def _row(request: GenerationRequest, status: GenerationStatus) -> Generation:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +12,13 @@ from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Clip
 from render.video import Frames, read_clip_video
+
+if TYPE_CHECKING:
+    from dwm_model.latents import LatentStore
+    from dwm_model.sampling import Sampler, SamplerConfig
+
+DWM = "DWM"
+"""Name of the fine-tuned model ("Ours" in the paper's tables)."""
 
 STATIC_COPY = "static copy"
 """Name of the method that shows the static video as it is: what a model has to beat."""
@@ -68,3 +76,70 @@ class StaticCopy:
         if clip.static_path is None:
             raise DwmError(f"clip {clip.clip_id}: has no static video; build it again")
         return read_clip_video(self._dataset.absolute(clip.static_path), **self._geometry.model_dump())
+
+
+def describe_dwm(run_folder: Path, config: SamplerConfig, checkpoint_step: int | None = None) -> MethodDescription:
+    """Describe a run's checkpoint as a method, without loading any weights, for planning.
+
+    Args:
+        run_folder: The training run.
+        config: Sampler settings.
+        checkpoint_step: Which checkpoint; None takes the newest, as ``Sampler.from_run`` does.
+
+    Raises:
+        DwmError: no run there, or no such checkpoint.
+    """
+    from dwm_model.checkpoints import read_identity
+    from dwm_model.sampling import choose_checkpoint
+
+    identity = read_identity(run_folder)
+    return MethodDescription(
+        name=DWM,
+        uses_seed=True,
+        run_id=identity.run_id,
+        checkpoint_step=choose_checkpoint(run_folder, checkpoint_step),
+        base_hash=identity.base_hash,
+        base_is_untrained=identity.base_is_untrained,
+        **config.model_dump(),
+    )
+
+
+class Dwm:
+    """The fine-tuned model: samples from a clip's cached static and hand latents and its prompt (paper section 3.2)."""
+
+    def __init__(self, sampler: Sampler, store: LatentStore, config: SamplerConfig) -> None:
+        """Sample with ``sampler`` from the latents and prompt embeddings in ``store``."""
+        self._sampler = sampler
+        self._store = store
+        self._config = config
+
+    @property
+    def description(self) -> MethodDescription:
+        """What it is; equal to what ``describe_dwm`` says of the same checkpoint and settings."""
+        base = self._sampler.base.description
+        return MethodDescription(
+            name=DWM,
+            uses_seed=True,
+            run_id=self._sampler.run_id,
+            checkpoint_step=self._sampler.checkpoint_step,
+            base_hash=base.base_hash,
+            base_is_untrained=base.is_untrained,
+            **self._config.model_dump(),
+        )
+
+    def generate(self, clip: Clip, seed: int) -> Frames:
+        """Sample the interaction video.
+
+        Raises:
+            DwmError: the clip or its prompt is not encoded.
+        """
+        from dwm_model.sampling import SampleConditions
+
+        latents = self._store.load(clip.clip_id)
+        conditions = SampleConditions(
+            static_moments=latents.static,
+            hand_moments=latents.hands,
+            text_ld=self._store.prompt_embedding(clip.prompt),
+            empty_text_ld=self._store.prompt_embedding(""),
+        )
+        return self._sampler.generate(conditions, clip.clip_id, seed, self._config)

@@ -25,7 +25,7 @@ from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from render.video import Frames, read_clip_video, write_video
 
-PAGE_VIDEO_BYTES = 60_000_000
+PAGE_VIDEO_BYTES = 30_000_000
 """About how much video a page may hold."""
 
 BYTES_PER_PIXEL = 0.06

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from hypothesis import strategies as st
 from dwm_model import generation
 from dwm_model.benchmark import run_benchmark
 from dwm_model.bootstrap import mean_interval
+from dwm_model.checkpoints import RUN_FILE, RunIdentity, checkpoint_folder
 from dwm_model.generation import generate_chunk, pending_generations, plan_generations, read_generations
 from dwm_model.geometry import ClipGeometry
-from dwm_model.methods import MethodDescription, StaticCopy
+from dwm_model.methods import Dwm, MethodDescription, StaticCopy, describe_dwm
 from dwm_model.metrics import MetricOptions
 from dwm_model.results import BenchmarkResult, SectionKind, collect_result, plan_benchmark
+from dwm_model.sampling import SampleConditions, SamplerConfig
 from dwm_model.tables import markdown_report, table_views
+from dwm_model.train_config import get_preset
 from manifests.benchmarks import BenchmarkSettings, FrozenBenchmark, freeze
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -425,3 +429,49 @@ def test_static_copy_shows_the_static_video(dataset: Dataset) -> None:
     assert np.array_equal(StaticCopy(dataset, GEOMETRY).generate(clip, 7), expected)
     with pytest.raises(DwmError, match="has no static video"):
         StaticCopy(dataset, GEOMETRY).generate(clip.updated(static_path=None), 0)
+
+
+class RecordingSampler:
+    """Stands in for the sampler: answers with what it was asked for."""
+
+    run_id = "run"
+    checkpoint_step = 20
+    base = SimpleNamespace(description=SimpleNamespace(base_hash="base", is_untrained=True))
+
+    def generate(self, *arguments: object) -> tuple[object, ...]:
+        return arguments
+
+
+def test_dwm_samples_from_the_clips_own_latents_and_prompt(dataset: Dataset) -> None:
+    store = SimpleNamespace(
+        load=lambda clip_id: SimpleNamespace(static=f"{clip_id} static", hands=f"{clip_id} hands"),
+        prompt_embedding=lambda prompt: f"embedded '{prompt}'",
+    )
+    config = SamplerConfig(num_inference_steps=4, guidance_scale=2.0)
+    asked = Dwm(RecordingSampler(), store, config).generate(dataset.clips.get("clip1"), 7)
+    expected = SampleConditions(
+        static_moments="clip1 static",
+        hand_moments="clip1 hands",
+        text_ld="embedded 'A hand pushes box 1.'",
+        empty_text_ld="embedded ''",
+    )
+    assert asked == (expected, "clip1", 7, config)
+
+
+def test_a_run_is_described_without_loading_it_as_its_sampler_describes_itself(tmp_path: Path) -> None:
+    identity = RunIdentity(
+        run_id="run",
+        base_name="tiny",
+        base_hash="base",
+        base_is_untrained=True,
+        dataset_hash="data",
+        config=get_preset("tiny"),
+    )
+    (tmp_path / RUN_FILE).write_text(identity.model_dump_json())
+    with pytest.raises(DwmError, match="no checkpoint yet"):
+        describe_dwm(tmp_path, SamplerConfig())
+    for step in (10, 20):
+        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+    loaded = Dwm(RecordingSampler(), SimpleNamespace(), SamplerConfig())
+    assert describe_dwm(tmp_path, SamplerConfig()) == loaded.description
+    assert describe_dwm(tmp_path, SamplerConfig(), 10).checkpoint_step == 10
