@@ -131,15 +131,9 @@ class Dwm:
         """Sample the interaction video.
 
         Raises:
-            DwmError: the clip or its prompt is not encoded.
+            DwmError: the clip is not encoded, or the network gives values that are not finite.
         """
-        from dwm_model.sampling import SampleConditions
-
         latents = self._store.load(clip.clip_id)
-        conditions = SampleConditions(
-            static_moments=latents.static,
-            hand_moments=latents.hands,
-            text_ld=self._store.prompt_embedding(clip.prompt),
-            empty_text_ld=self._store.prompt_embedding(""),
+        return self._sampler.generate(
+            latents.static, latents.hands, clip.prompt, seed, self._config, clip_id=clip.clip_id
         )
-        return self._sampler.generate(conditions, clip.clip_id, seed, self._config)

@@ -143,7 +143,8 @@ class Sampler:
             raise DwmError(
                 f"run {self.run_id}, step {self.checkpoint_step}: gave values that are not finite; train again"
             )
-        return decode_frames(self.base, latents.transpose(1, 2) / self._denoiser.scaling_factor)[0]
+        video: Frames = decode_frames(self.base, latents.transpose(1, 2) / self._denoiser.scaling_factor)[0]
+        return video
 
     def encode(self, videos: Sequence[Frames]) -> torch.Tensor:
         """Encode static or hand videos that are in no dataset, uint8 RGB [T, H, W, 3] of the run's geometry.
