@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,14 +18,17 @@ from render.video import write_video
 GEOMETRY = ClipGeometry(width=48, height=32, num_frames=9)
 
 
-def frames_of(seed: int, num_frames: int = GEOMETRY.num_frames) -> NDArray[np.uint8]:
-    """A smooth picture with a square that moves, [T, 32, 48, 3]."""
+def frames_of(seed: int, role: str = "interaction", num_frames: int = GEOMETRY.num_frames) -> NDArray[np.uint8]:
+    """A smooth picture (black for hands) over which a square moves (not in the static video), [T, 32, 48, 3]."""
     generator = np.random.default_rng(seed)
-    picture = np.kron(generator.integers(0, 255, (4, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-    frames = np.repeat(picture[None], num_frames, axis=0)
-    for index, frame in enumerate(frames):
-        left = index * 24 // num_frames
-        frame[8:20, left : left + 12] = generator.integers(0, 255, 3) if index == 0 else frames[0, 8, 0]
+    coarse = generator.integers(0, 255, (3, 4, 3)).astype(np.uint8)
+    picture = np.asarray(cv2.resize(coarse, (48, 32), interpolation=cv2.INTER_LINEAR), np.uint8)
+    colour = generator.integers(0, 255, 3)
+    frames = np.repeat((0 * picture if role == "hands" else picture)[None], num_frames, axis=0)
+    if role != "static":
+        for index, frame in enumerate(frames):
+            left = index * 24 // num_frames
+            frame[8:20, left : left + 12] = colour
     return frames
 
 
@@ -41,8 +45,8 @@ def add_clip(
     folder = dataset.clip_folder(Source.SYNTHETIC, clip_id)
     roles = ("interaction", "static", "hands") if status is ClipStatus.READY else ("static", "hands")
     paths = {f"{role}_path": folder / f"{role}.mp4" for role in roles}
-    for index, path in enumerate(paths.values()):
-        write_video(path, frames_of(3 * seed + index), 8.0)
+    for role, path in zip(roles, paths.values(), strict=True):
+        write_video(path, frames_of(seed, role), 8.0)
     clip = Clip(
         clip_id=clip_id,
         source=Source.SYNTHETIC,

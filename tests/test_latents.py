@@ -60,7 +60,7 @@ def test_latents_are_the_moments_of_the_clips_own_videos(encoded_dataset: Datase
     pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     posterior = base.vae.encode(pixels).latent_dist
     assert latents.hands.shape == (32, 3, 4, 6)
-    assert torch.allclose(posterior_mean(latents.hands), posterior.mean[0], atol=2e-3)
+    assert torch.allclose(posterior_mean(latents.hands), posterior.mean[0], atol=1e-2)
     assert torch.allclose(latents.hands[16:], posterior.logvar[0], atol=1e-2)
     assert latents.interaction is not None
     assert not torch.equal(latents.interaction, latents.static)
@@ -68,12 +68,12 @@ def test_latents_are_the_moments_of_the_clips_own_videos(encoded_dataset: Datase
 
 def test_long_and_large_videos_are_cut_to_their_first_frames_and_resized(dataset: Dataset, base: BaseModel) -> None:
     clip = add_clip(dataset, "large")
-    large = np.kron(frames_of(0, num_frames=20), np.ones((1, 2, 2, 1), np.uint8))
+    large = np.kron(frames_of(0, "static", num_frames=20), np.ones((1, 2, 2, 1), np.uint8))
     assert clip.static_path is not None
     write_video(dataset.absolute(clip.static_path), large, 8.0)
     encode_shard(dataset, base, GEOMETRY, ["large"])
     found = LatentStore(dataset, base.description, GEOMETRY).load("large").static
-    assert (found - encode_frames(base, [frames_of(0)])[0]).abs().mean() < 0.15 * found.std()
+    assert (found - encode_frames(base, [frames_of(0, "static")])[0]).abs().mean() < 0.15 * found.std()
 
 
 def test_conditions_only_clip_has_no_interaction_latent(dataset: Dataset, base: BaseModel) -> None:
