@@ -66,12 +66,13 @@ def demo(parameters: DemoParameters) -> DemoResult:
     make_untrained_base(base)
     encode(EncodeParameters(dataset=dataset, base=base, profile=profile.name))
     trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))
-    report = benchmark(
+    table = out / "benchmark"
+    benchmark(
         BenchmarkParameters(
             dataset=dataset,
             base=base,
             run=run,
-            out=out / "benchmark",
+            out=table,
             profile=profile.name,
             seeds=parameters.seeds,
             num_inference_steps=parameters.num_inference_steps,
@@ -80,8 +81,8 @@ def demo(parameters: DemoParameters) -> DemoResult:
     return DemoResult(
         dataset=dataset,
         run=run,
-        table=report.markdown,
-        page=report.page,
+        table=table / "benchmark.md",
+        page=table / "index.html",
         ready_clips=Dataset.open(dataset).clips.count(ds.field("status") == ClipStatus.READY.value),
         failed_clips=len(imported.failures),
         steps=trained.steps,

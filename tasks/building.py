@@ -11,9 +11,10 @@ from manifests.profiles import Profile
 from manifests.splits import SplitPolicy, SplitReport, SplitSettings, assign_splits
 from sources.official import ClipRequest, ImportReport, ImportSettings, import_chunk
 from sources.pushed_box import RecordingPlan, generate_recordings
+from tasks.retrying import is_worth_retrying
 
 
-@task(name="generate-recordings", retries=1)
+@task(name="generate-recordings", retries=1, retry_condition_fn=is_worth_retrying)
 def generate_recording_chunk(raw: Path, plans: list[RecordingPlan], profile: Profile) -> int:
     """Render the recordings that are not there yet; returns how many were made."""
     report = generate_recordings(raw, plans, profile)
@@ -21,7 +22,7 @@ def generate_recording_chunk(raw: Path, plans: list[RecordingPlan], profile: Pro
     return report.made
 
 
-@task(name="import-clips", retries=1)
+@task(name="import-clips", retries=1, retry_condition_fn=is_worth_retrying)
 def import_clip_chunk(dataset: Path, requests: list[ClipRequest], settings: ImportSettings) -> ImportReport:
     """Check and copy some triplets, then write their rows."""
     report = import_chunk(dataset, requests, settings)

@@ -11,15 +11,16 @@ from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import EncodeReport, encode_shard
 from dwm_model.prompts import encode_prompts
 from manifests.dataset import Dataset
+from tasks.retrying import is_worth_retrying
 
 
-@task(name="encode-prompts", retries=1)
+@task(name="encode-prompts", retries=1, retry_condition_fn=is_worth_retrying)
 def encode_prompt_embeddings(dataset: Path, base: Path) -> int:
     """Embed the prompts that have no embedding yet; returns how many."""
     return encode_prompts(Dataset.open(dataset), load_base(base))
 
 
-@task(name="encode-shard", retries=1)
+@task(name="encode-shard", retries=1, retry_condition_fn=is_worth_retrying)
 def encode_latent_shard(dataset: Path, base: Path, geometry: ClipGeometry, clip_ids: list[str]) -> EncodeReport:
     """Encode one chunk of clips into one shard."""
     report = encode_shard(Dataset.open(dataset), load_base(base), geometry, clip_ids)
