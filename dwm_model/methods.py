@@ -108,7 +108,16 @@ class Dwm:
     """The fine-tuned model: samples from a clip's cached static and hand latents and its prompt (paper section 3.2)."""
 
     def __init__(self, sampler: Sampler, store: LatentStore, config: SamplerConfig) -> None:
-        """Sample with ``sampler`` from the latents and prompt embeddings in ``store``."""
+        """Sample with ``sampler`` from the latents in ``store``.
+
+        Raises:
+            DwmError: the latents have another size than the run was trained with.
+        """
+        if store.geometry != sampler.geometry:
+            raise DwmError(
+                f"run {sampler.run_id}: trained at {sampler.geometry}, latents are {store.geometry}; "
+                "benchmark at the run's size"
+            )
         self._sampler = sampler
         self._store = store
         self._config = config

@@ -187,7 +187,8 @@ def markdown_report(result: BenchmarkResult) -> str:
 def _compared(result: BenchmarkResult) -> str:
     geometry = result.geometry
     return (
-        f"{result.num_clips} clip{'' if result.num_clips == 1 else 's'} of {geometry.width}x{geometry.height}, {geometry.num_frames} frames; "
+        f"{result.num_clips} clip{'' if result.num_clips == 1 else 's'} of {geometry.width}x{geometry.height}, "
+        f"{geometry.num_frames} frames; "
         f"seeds {', '.join(map(str, result.seeds))}; benchmark hash `{result.benchmark_hash[:16]}`."
     )
 

@@ -22,7 +22,7 @@ from dwm_model.geometry import ClipGeometry
 from dwm_model.methods import Dwm, MethodDescription, StaticCopy, describe_dwm
 from dwm_model.metrics import MetricOptions
 from dwm_model.results import BenchmarkResult, SectionKind, collect_result, plan_benchmark
-from dwm_model.sampling import SampleConditions, SamplerConfig
+from dwm_model.sampling import SamplerConfig
 from dwm_model.tables import markdown_report, table_views
 from dwm_model.train_config import get_preset
 from manifests.benchmarks import BenchmarkSettings, FrozenBenchmark, freeze
@@ -436,26 +436,26 @@ class RecordingSampler:
 
     run_id = "run"
     checkpoint_step = 20
+    geometry = GEOMETRY
     base = SimpleNamespace(description=SimpleNamespace(base_hash="base", is_untrained=True))
 
-    def generate(self, *arguments: object) -> tuple[object, ...]:
-        return arguments
+    def generate(self, *arguments: object, clip_id: str) -> tuple[object, ...]:
+        return (*arguments, clip_id)
 
 
 def test_dwm_samples_from_the_clips_own_latents_and_prompt(dataset: Dataset) -> None:
     store = SimpleNamespace(
-        load=lambda clip_id: SimpleNamespace(static=f"{clip_id} static", hands=f"{clip_id} hands"),
-        prompt_embedding=lambda prompt: f"embedded '{prompt}'",
+        geometry=GEOMETRY, load=lambda clip_id: SimpleNamespace(static=f"{clip_id} static", hands=f"{clip_id} hands")
     )
     config = SamplerConfig(num_inference_steps=4, guidance_scale=2.0)
     asked = Dwm(RecordingSampler(), store, config).generate(dataset.clips.get("clip1"), 7)
-    expected = SampleConditions(
-        static_moments="clip1 static",
-        hand_moments="clip1 hands",
-        text_ld="embedded 'A hand pushes box 1.'",
-        empty_text_ld="embedded ''",
-    )
-    assert asked == (expected, "clip1", 7, config)
+    assert asked == ("clip1 static", "clip1 hands", "A hand pushes box 1.", 7, config, "clip1")
+
+
+def test_dwm_refuses_latents_of_another_size_than_its_run() -> None:
+    other = SimpleNamespace(geometry=ClipGeometry(width=64, height=48, num_frames=3))
+    with pytest.raises(DwmError, match=r"trained at 32x24x3, latents are 64x48x3"):
+        Dwm(RecordingSampler(), other, SamplerConfig())
 
 
 def test_a_run_is_described_without_loading_it_as_its_sampler_describes_itself(tmp_path: Path) -> None:
@@ -472,6 +472,6 @@ def test_a_run_is_described_without_loading_it_as_its_sampler_describes_itself(t
         describe_dwm(tmp_path, SamplerConfig())
     for step in (10, 20):
         checkpoint_folder(tmp_path, step).mkdir(parents=True)
-    loaded = Dwm(RecordingSampler(), SimpleNamespace(), SamplerConfig())
+    loaded = Dwm(RecordingSampler(), SimpleNamespace(geometry=GEOMETRY), SamplerConfig())
     assert describe_dwm(tmp_path, SamplerConfig()) == loaded.description
     assert describe_dwm(tmp_path, SamplerConfig(), 10).checkpoint_step == 10
