@@ -23,6 +23,11 @@ DEFAULT_BODY_PATH = Path(__file__).parent / "assets" / "body" / "SMPLX_NEUTRAL.n
 
 NUM_JOINTS = 55
 FINGER_JOINTS = 15
+SMPLX_VERTICES = 10475
+"""Vertices of the SMPL-X topology: a body with another number is a stand-in for it."""
+
+_SMPLX_PELVIS = np.array([0.0031, -0.3514, 0.0120])
+"""Rest pelvis of the neutral SMPL-X body, metres."""
 _SHAPE_COMPONENTS = 300
 _HAND_WEIGHT = 0.5
 _REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -189,6 +194,17 @@ class BodyModel:
             blended = (weights @ skinning[frame].reshape(NUM_JOINTS, 12).astype(np.float32)).reshape(-1, 3, 4)
             vertices[frame] = np.einsum("vab,vb->va", blended[..., :3], corrected) + blended[..., 3]
         return SkinnedBody(vertices, world[:, :, :3, 3].copy(), world[:, :, :3, :3].copy())
+
+    @cached_property
+    def translation_offset(self) -> Floats:
+        """What to add [3] to the ``transl`` of an SMPL-X motion, metres: zero for SMPL-X itself.
+
+        SMPL-X poses turn about the rest pelvis, so that a translation means a place only with its pelvis.
+        """
+        if len(self.template) == SMPLX_VERTICES:
+            return np.zeros(3)
+        result: Floats = _SMPLX_PELVIS - self.rest()[1][Joint.PELVIS]
+        return result
 
     @cached_property
     def hands(self) -> tuple[HandPart, HandPart]:

@@ -27,7 +27,7 @@ class Surface:
         normals: [V,3] unit length.
         uv: [V,2] texture coordinates (the texture repeats).
         colours: [V,3] linear colour, multiplied with the texture.
-        texture: [h,w,3] uint8 sRGB, or None for plain colour.
+        texture: [h,w,3] uint8 sRGB, [h,w,4] where texels of alpha below 128 are holes, or None for plain colour.
         gloss: strength of the highlight, 0 = matt.
     """
 
@@ -42,29 +42,55 @@ class Surface:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A rigid object: its surfaces and its world-from-object pose [4,4]."""
+    """A rigid object: its surfaces and its world-from-object pose [4,4]; ceilings and the like cast no shadow."""
 
     name: str
     surfaces: tuple[Surface, ...]
     pose: Floats
+    casts_shadow: bool = True
 
 
 @dataclass(frozen=True)
 class ObjectTrack:
-    """An object that moves over a clip: world-from-object poses [T,4,4] (the object's own pose is not used)."""
+    """An object that moves over a clip (the object's own pose is not used).
+
+    Attributes:
+        scene_object: its surfaces.
+        poses: [T,4,4] world from object.
+        static_pose: [4,4] where the static video shows it; None for the clip's first pose.
+    """
 
     scene_object: SceneObject
     poses: Floats
+    static_pose: Floats | None = None
+
+    @property
+    def rest_pose(self) -> Floats:
+        """World-from-object pose [4,4] in the static video."""
+        return self.poses[0] if self.static_pose is None else self.static_pose
 
 
 @dataclass(frozen=True)
 class SpotLight:
-    """The main light, which casts shadows. ``power`` is the radiance at one metre."""
+    """The main light, which casts shadows; far away with a narrow cone it is the sun.
+
+    Attributes:
+        position: metres.
+        target: a point on its axis.
+        power: radiance at one metre.
+        cone_degrees: angle of the cone.
+        full_share: share of the cone's half angle with full light; it fades to the rim.
+        near_m: least distance that casts or takes shadows.
+        far_m: greatest such distance.
+    """
 
     position: tuple[float, float, float]
     target: tuple[float, float, float]
     power: Colour
     cone_degrees: float = 100.0
+    full_share: float = 0.6
+    near_m: float = 0.2
+    far_m: float = 8.0
 
 
 @dataclass(frozen=True)
