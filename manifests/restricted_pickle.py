@@ -68,10 +68,16 @@ def _bytes_from_text(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Stand-in for ``bytes()``, by which old protocols store empty bytes; it takes no size."""
+    return b""
+
+
 _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _ArrayKind,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _bytes_from_text,
+    ("__builtin__", "bytes"): _no_bytes,
     ("collections", "OrderedDict"): OrderedDict,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
