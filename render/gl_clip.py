@@ -1,26 +1,60 @@
-"""The meshes of one clip in the OpenGL context: uploaded once, moved and skinned in place frame by frame."""
+"""The meshes of scenes and actors in the OpenGL context: uploaded once, moved and skinned in place frame by frame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyrender
 
 from manifests.schema import MaskId
 from render.body import HandPart
-from render.gl_draw import DrawItem, delete_items, make_item, make_texture, update_vertices
-from render.rotations import Floats
-from render.scene import Actor, FloatArray, ObjectTrack, Scene, Surface, plain_surface, vertex_normals
+from render.gl_draw import DrawItem, make_texture
+from render.scene import Actor, FloatArray, NormalCalculator, SceneObject, Surface, plain_surface
+
+
+class UploadedObjects:
+    """Objects in the context, each uploaded when it is first asked for; surfaces share textures."""
+
+    def __init__(self) -> None:
+        self._textures: dict[int, pyrender.Texture] = {}
+        self._items: dict[tuple[int, bool], list[DrawItem]] = {}
+        self._kept: list[tuple[Surface, ...]] = []
+        """Keeps the surfaces alive, because they are known by their identity."""
+
+    def items(self, scene_object: SceneObject, instance: int, *, moves: bool) -> list[DrawItem]:
+        """The object's surfaces with the instance number and, when it moves, the mark of moved objects."""
+        key = (id(scene_object.surfaces), moves)
+        if key not in self._items:
+            category = MaskId.MOVED_OBJECT if moves else MaskId.BACKGROUND
+            self._items[key] = [
+                DrawItem(surface, self._texture(surface), category=category) for surface in scene_object.surfaces
+            ]
+            self._kept.append(scene_object.surfaces)
+        for item in self._items[key]:
+            item.instance = instance
+        return self._items[key]
+
+    def delete(self) -> None:
+        """Free the meshes and textures."""
+        for items in self._items.values():
+            for item in items:
+                item.delete()
+        for texture in self._textures.values():
+            texture.delete()
+        self._items, self._textures, self._kept = {}, {}, []
+
+    def _texture(self, surface: Surface) -> pyrender.Texture:
+        key = id(surface.texture)
+        if key not in self._textures:
+            self._textures[key] = make_texture(surface.texture)
+        return self._textures[key]
 
 
 @dataclass(frozen=True)
 class _ActorPart:
     """A part of the actor's mesh: the body without hands (``hand`` None) or one closed hand."""
 
-    surface: Surface
-    category: int
+    item: DrawItem
     hand: HandPart | None
 
     def gather(self, values: FloatArray) -> FloatArray:
@@ -28,62 +62,53 @@ class _ActorPart:
         return values if self.hand is None else self.hand.vertices(values)
 
 
-class UploadedClip:
-    """The meshes of a clip and what each instance number means.
+class UploadedActor:
+    """The body and its hands in the context. The hidden head is not seen, but it casts its shadow.
 
     Attributes:
-        fixed: items that never move.
-        movable: items of the tracked objects.
-        actor: items of the body and its hands.
-        categories: `MaskId` of each instance number; 0 is nothing.
+        items: surfaces to draw, the body before the left and the right hand.
     """
 
-    def __init__(self, scene: Scene, tracks: Sequence[ObjectTrack], actor: Actor) -> None:
-        self._textures: dict[int, pyrender.Texture] = {}
-        self._tracks = tracks
-        self._actor = actor
-        self.categories = [MaskId.BACKGROUND]
-        self.fixed = [
-            self._upload(surface, item.pose, MaskId.BACKGROUND) for item in scene.objects for surface in item.surfaces
+    def __init__(self, actor: Actor) -> None:
+        self._model = actor
+        self._texture = make_texture(None)
+        self._normals = NormalCalculator(actor.faces, actor.vertices.shape[1])
+        in_hand = actor.hands[0].body_face_mask | actor.hands[1].body_face_mask
+        body = plain_surface(actor.vertices[0], actor.faces[~(actor.hidden_faces | in_hand)], actor.colours)
+        head = actor.faces[actor.hidden_faces & ~in_hand]
+        self._parts = [
+            _ActorPart(DrawItem(body, self._texture, category=MaskId.ACTOR, hidden_faces=head), None),
+            *(self._hand(actor, hand) for hand in actor.hands),
         ]
-        self._track_items = [
-            [self._upload(surface, track.poses[0], MaskId.MOVED_OBJECT) for surface in track.scene_object.surfaces]
-            for track in tracks
-        ]
-        self.movable = [item for items in self._track_items for item in items]
-        self._parts = _actor_parts(actor)
-        self.actor = [self._upload(part.surface, np.eye(4), part.category) for part in self._parts]
+        self.items = [part.item for part in self._parts]
 
-    def place_objects(self, frame: int) -> None:
-        """Move the tracked objects to their poses of a frame."""
-        for track, items in zip(self._tracks, self._track_items, strict=True):
-            for item in items:
-                item.pose = track.poses[frame]
+    def _hand(self, actor: Actor, hand: HandPart) -> _ActorPart:
+        surface = plain_surface(hand.vertices(actor.vertices[0]), hand.faces, hand.vertices(actor.colours))
+        return _ActorPart(DrawItem(surface, self._texture, category=MaskId.HANDS), hand)
 
-    def place_actor(self, frame: int) -> None:
-        """Give the actor's meshes their vertices of a frame."""
-        body = self._actor.vertices[frame]
-        normals = vertex_normals(body, self._actor.faces)
-        for item, part in zip(self.actor, self._parts, strict=True):
-            update_vertices(item, part.gather(body), part.gather(normals))
+    def is_for(self, actor: Actor) -> bool:
+        """Whether another clip's actor has the same meshes and colours, so that only its vertices differ."""
+        mine = self._model
+        return (
+            actor.faces is mine.faces
+            and actor.colours is mine.colours
+            and actor.hands is mine.hands
+            and actor.hidden_faces is mine.hidden_faces
+        )
+
+    def number(self, first_instance: int) -> None:
+        """Give body, left and right hand their instance numbers."""
+        for offset, item in enumerate(self.items):
+            item.instance = first_instance + offset
+
+    def pose(self, vertices: FloatArray) -> None:
+        """Give the meshes the body's vertices [V,3] of a frame."""
+        normals = self._normals(vertices)
+        for part in self._parts:
+            part.item.update_vertices(part.gather(vertices), part.gather(normals))
 
     def delete(self) -> None:
-        """Free the meshes and textures."""
-        delete_items([*self.fixed, *self.movable, *self.actor])
-
-    def _upload(self, surface: Surface, pose: Floats, category: int) -> DrawItem:
-        key = id(surface.texture)
-        if key not in self._textures:
-            self._textures[key] = make_texture(surface.texture)
-        self.categories.append(category)
-        return make_item(surface, self._textures[key], pose, len(self.categories) - 1)
-
-
-def _actor_parts(actor: Actor) -> list[_ActorPart]:
-    body_faces = ~(actor.hidden_faces | actor.hands[0].body_face_mask | actor.hands[1].body_face_mask)
-    first = actor.vertices[0]
-    parts = [_ActorPart(plain_surface(first, actor.faces[body_faces], actor.colours), MaskId.ACTOR, None)]
-    for hand in actor.hands:
-        surface = plain_surface(hand.vertices(first), hand.faces, hand.vertices(actor.colours))
-        parts.append(_ActorPart(surface, MaskId.HANDS, hand))
-    return parts
+        """Free the meshes."""
+        for item in self.items:
+            item.delete()
+        self._texture.delete()

@@ -1,38 +1,45 @@
 """The mesh renderer: one pass over a clip gives its aligned triplet with depth and masks (paper section 3.3).
 
-The interaction and the static frame of a camera come from the same uploaded meshes and the same lights, so that they
-are equal wherever nothing moves and no light changes; the masks say where that is not so.
+What stands still is shaded once a frame for both the interaction and the static image; where a moving thing's shadow
+falls, its light is taken twice. What moves is then drawn into one of the images. So the images are equal, bit by bit,
+wherever nothing moves and no light changes, and the masks say where that is not so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.errors import DwmError
 from manifests.schema import MaskId
-from render.camera import Camera, CameraPath, intrinsics_from_fov, invert_pose, look_at, opengl_projection
+from render.camera import Camera, CameraPath, invert_pose, opengl_projection
 from render.gl_context import current_description, open_context
 from render.hands import LEFT_COLOUR, RIGHT_COLOUR, HandMotion
-from render.rotations import Floats, normalised
-from render.scene import Actor, FloatArray, Image, Lighting, ObjectTrack, Scene, plain_surface, vertex_normals
+from render.rotations import Floats
+from render.scene import Actor, Colour, FloatArray, Image, ObjectTrack, Scene, plain_surface, vertex_normals
 
 if TYPE_CHECKING:
-    from render.gl_clip import UploadedClip
-    from render.gl_draw import Canvas, DrawItem, Program, ShadowMap, View
+    from render.gl_clip import UploadedActor
+    from render.gl_draw import DrawItem, Program
+    from render.gl_lights import LitView
+    from render.gl_targets import FrameTargets, FrameViews
 
 _Number = TypeVar("_Number", bound=np.generic)
 
 NEAR_M, FAR_M = 0.05, 20.0
 """Clip planes of the camera: nearer than its own head, farther than any room."""
 
-_SHADOW_UNIT = 1
-_SPOT_NEAR_M, _SPOT_FAR_M = 0.2, 8.0
+Instances = npt.NDArray[np.uint16]
+
+_TEXTURE_UNIT = 0
+_UPSIDE_DOWN = np.diag([1.0, -1.0, 1.0, 1.0])
+"""OpenGL's first row is the lowest, an image's the highest."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,13 @@ class ClipImages:
 
     Attributes:
         interaction: [T,H,W,3] uint8, scene, moved objects and actor.
-        static: [T,H,W,3] uint8, the same cameras without actor, objects where they were in the clip's first frame.
+        static: [T,H,W,3] uint8, the same cameras without actor, objects at their rest poses.
         hands: [T,H,W,3] uint8, only the hand meshes.
         ids: [T,H,W] uint8, `MaskId` of the interaction video.
         depth: [T,H,W] float32 metres along z of the interaction video, 0 = nothing.
         hand_pixels: [N] share of the image (0-1) that each entry of the hand motion covers in the hand video.
+        instances: [T,H,W] uint16, what the interaction video shows: ``instance_names[value - 1]``, 0 = nothing.
+        instance_names: names of the scene's objects, of the tracks, then ``actor``, ``left hand``, ``right hand``.
     """
 
     interaction: Image
@@ -54,35 +63,56 @@ class ClipImages:
     ids: Image
     depth: FloatArray
     hand_pixels: Floats
+    instances: Instances
+    instance_names: tuple[str, ...]
 
 
 class MeshRenderer:
-    """Draws clips of one image size; meshes of the scene are uploaded once a clip. Use it as a context manager.
+    """Draws clips of one image size. Meshes stay uploaded until another scene comes. Use it as a context manager.
 
     Args:
         width: width of the images, pixels.
         height: height of the images, pixels.
         scale: images are drawn this much larger and reduced by area, which smooths edges.
+        samples: samples a pixel (MSAA), 0 or 4, which smooths the edges of meshes at less cost.
+        shadows: whether the main light casts shadows.
+        actor_shadows: whether the actor casts one too.
         shadow_size: side of the shadow maps, pixels.
 
     Raises:
-        DwmError: there is no usable OpenGL.
+        DwmError: there is no usable OpenGL, or it has no such multisampling.
     """
 
-    def __init__(self, width: int, height: int, *, scale: int = 1, shadow_size: int = 1024) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        *,
+        scale: int = 1,
+        samples: Literal[0, 4] = 0,
+        shadows: bool = True,
+        actor_shadows: bool = True,
+        shadow_size: int = 1024,
+    ) -> None:
         self.width, self.height, self.scale = width, height, scale
+        self._actor_shadows = actor_shadows
         self._context = open_context(width * scale, height * scale)
-        from render import gl_clip, gl_draw  # they import OpenGL, whose platform is chosen by now
+        from render import (  # they import OpenGL, whose platform is chosen by now
+            gl_clip,
+            gl_draw,
+            gl_lights,
+            gl_targets,
+        )
 
-        self._draw = gl_draw
-        self._upload_clip = gl_clip.UploadedClip
         self.description = current_description()
-        self._surface_program = gl_draw.Program("surface.vert", "surface.frag")
-        self._shadow_program = gl_draw.Program("surface.vert", "shadow.frag")
-        self._hands_program = gl_draw.Program("surface.vert", "hands.frag")
-        self._canvas: Canvas = gl_draw.Canvas(width * scale, height * scale)
-        # Light through: what never moves; with moved objects where the static video shows them; as it is now.
-        self._fixed_shadow, self._static_shadow, self._live_shadow = (gl_draw.ShadowMap(shadow_size) for _ in range(3))
+        self._draw, self._clip, self._lights = gl_draw, gl_clip, gl_lights
+        self._targets: FrameTargets = gl_targets.FrameTargets(width * scale, height * scale, samples)
+        self._shadow_maps = gl_lights.ShadowMaps(shadow_size) if shadows else None
+        self._surface_programs: dict[tuple[str, ...], Program] = {}
+        self._hands_program: Program = gl_draw.Program("surface.vert", "hands.frag")
+        self._objects = gl_clip.UploadedObjects()
+        self._scene: Scene | None = None
+        self._actor: UploadedActor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -104,23 +134,31 @@ class MeshRenderer:
         hand_motion: HandMotion,
         cameras: CameraPath,
     ) -> ClipImages:
-        """Render the triplet, masks and depth of a clip; moved objects rest at their first pose in the static video.
+        """Render the triplet, masks and depth of a clip.
+
+        The scene, the tracks' objects and the actor's arrays are known by their identity: passing the same ones with
+        the next clip saves uploading them again.
 
         Args:
             scene: what stands still, and the lights.
-            tracks: the objects that move, T poses each.
+            tracks: the objects that may move, T poses each; those that do not are drawn with the scene.
             actor: the body over T frames.
             hand_motion: the hands to draw in the hand video.
             cameras: T poses, intrinsics for the image size of this renderer.
+
+        Raises:
+            DwmError: a track or the actor has another number of frames than the cameras.
         """
+        for name, frames in [
+            *((item.scene_object.name, len(item.poses)) for item in tracks),
+            ("actor", len(actor.vertices)),
+        ]:
+            if frames != len(cameras):
+                raise DwmError(f"{name}: has {frames} frames, the cameras have {len(cameras)}; cut them alike")
         hands, hand_pixels = self.render_hands(hand_motion, cameras.intrinsics, len(cameras))
-        uploaded = self._upload_clip(scene, tracks, actor)
-        try:
-            frames = self._render_frames(uploaded, scene, cameras)
-        finally:
-            uploaded.delete()
-        static, interaction, ids, depth = (np.stack(images) for images in zip(*frames, strict=True))
-        return ClipImages(interaction, static, hands, ids, depth, hand_pixels)
+        clip = self._prepared(scene, tracks, actor)
+        interaction, static, ids, depth, instances = self._render_frames(clip, scene, actor, cameras)
+        return ClipImages(interaction, static, hands, ids, depth, hand_pixels, instances, clip.names)
 
     def render_hands(self, motion: HandMotion, intrinsics: Floats, num_frames: int) -> tuple[Image, Floats]:
         """Draw the hand video [T,H,W,3] uint8 and the share of the image that each entry covers [N].
@@ -132,130 +170,204 @@ class MeshRenderer:
         """
         frames = np.zeros((num_frames, self.height, self.width, 3), np.uint8)
         shares = np.zeros(len(motion))
-        items = {side: self._hand_item(motion, side) for side in (False, True)}
+        sides = {side: self._hand_item(motion, side) for side in (False, True)}
+        counts = {side: int(motion.faces(side).max()) + 1 for side in (False, True)}
         program = self._hands_program
-        camera = Camera(intrinsics, np.eye(4))
         for frame in range(num_frames):
             entries = np.flatnonzero(motion.frame == frame)
             if not len(entries):
                 continue
-            self._canvas.begin((0.0, 0.0, 0.0))
+            self._targets.begin_live((0.0, 0.0, 0.0))
             program.use()
-            program.matrix("clip_from_world", self._clip_from_world(camera))
-            for entry in entries:
+            program.matrix("clip_from_world", self._clip_from_world(Camera(intrinsics, np.eye(4))))
+            for number, entry in enumerate(entries, start=1):
                 side = bool(motion.is_right[entry])
-                faces = motion.faces(side)
-                vertices = motion.vertices[entry, : int(faces.max()) + 1]
-                self._draw.update_vertices(items[side], vertices, vertex_normals(vertices, faces))
-                self._draw.draw_items(program, [replace(items[side], instance=int(entry) + 1)])
-            view = self._canvas.read()
-            frames[frame] = self._reduced(view.colour)
-            for entry in entries:
-                shares[entry] = np.mean(view.instances == entry + 1)
-        self._draw.delete_items(list(items.values()))
+                vertices = motion.vertices[entry, : counts[side]]
+                sides[side].update_vertices(vertices, vertex_normals(vertices, motion.faces(side)))
+                sides[side].instance = number
+                program.draw([sides[side]])
+            colour, instances = self._targets.read_live()
+            self._reduce(colour, frames[frame])
+            for number, entry in enumerate(entries, start=1):
+                shares[entry] = np.count_nonzero(instances == number) / instances.size
+        for item in sides.values():
+            item.delete()
+            item.texture.delete()
         return frames, shares
 
     def _hand_item(self, motion: HandMotion, is_right: bool) -> DrawItem:
         faces = motion.faces(is_right)
         colour = RIGHT_COLOUR if is_right else LEFT_COLOUR
         surface = plain_surface(np.zeros((int(faces.max()) + 1, 3), np.float32), faces, colour)
-        return self._draw.make_item(surface, self._draw.make_texture(None), np.eye(4), 0)
+        return self._draw.DrawItem(surface, self._draw.make_texture(None))
+
+    def _prepared(self, scene: Scene, tracks: Sequence[ObjectTrack], actor: Actor) -> _PreparedClip:
+        """Upload what is not there yet; put everything at its rest pose."""
+        if scene is not self._scene:
+            self._objects.delete()
+            self._scene = scene
+        if self._actor is not None and not self._actor.is_for(actor):
+            self._actor.delete()
+            self._actor = None
+        if self._actor is None:
+            self._actor = self._clip.UploadedActor(actor)
+        fixed: list[DrawItem] = []
+        casters: list[DrawItem] = []
+        movable: list[tuple[ObjectTrack, list[DrawItem]]] = []
+        standing = [ObjectTrack(each, each.pose[None], is_still=True) for each in scene.objects]
+        for number, track in enumerate([*standing, *tracks], start=1):
+            items = self._objects.items(track.scene_object, number, moves=not track.is_still)
+            for item in items:
+                item.place(track.rest_pose)
+            if track.is_still:
+                fixed += items
+                casters += items if track.scene_object.casts_shadow else []
+            else:
+                movable.append((track, items))
+        self._actor.number(len(scene.objects) + len(tracks) + 1)
+        names = [each.name for each in scene.objects] + [track.scene_object.name for track in tracks]
+        return _PreparedClip(fixed, casters, movable, self._actor, (*names, "actor", "left hand", "right hand"))
 
     def _render_frames(
-        self, clip: UploadedClip, scene: Scene, cameras: CameraPath
-    ) -> list[tuple[Image, Image, Image, FloatArray]]:
-        light = _SpotView(scene.lighting)
-        self._draw_shadows(light, self._fixed_shadow, clip.fixed, start=None)
-        clip.place_objects(0)
-        self._draw_shadows(light, self._static_shadow, clip.movable, start=self._fixed_shadow)
-        results = []
+        self, clip: _PreparedClip, scene: Scene, actor: Actor, cameras: CameraPath
+    ) -> tuple[Image, Image, Image, FloatArray, Instances]:
+        light = self._lights.SpotView(scene.lighting)
+        shape = (len(cameras), self.height, self.width)
+        interaction, static = (np.empty((*shape, 3), np.uint8) for _ in range(2))
+        ids, depth, instances = np.empty(shape, np.uint8), np.empty(shape, np.float32), np.empty(shape, np.uint16)
+        if self._shadow_maps is not None:
+            self._shadow_maps.start_clip(light, clip.casters, clip.movable_items)
         for frame in range(len(cameras)):
-            camera = cameras[frame]
-            clip.place_objects(0)
-            static = self._view(scene, light, camera, [*clip.fixed, *clip.movable], self._static_shadow)
-            clip.place_objects(frame)
-            clip.place_actor(frame)
-            moving = [*clip.movable, *clip.actor]
-            self._draw_shadows(light, self._live_shadow, moving, start=self._fixed_shadow)
-            live = self._view(scene, light, camera, [*clip.fixed, *moving], self._live_shadow)
-            ids = reduce_ids(mask_ids(static, live, clip.categories), self.scale)
-            depth = reduce_depth(live.depth, self.scale)
-            results.append((self._reduced(static.colour), self._reduced(live.colour), ids, depth))
-        return results
+            clip.actor.pose(actor.vertices[frame])
+            view = self._lights.LitView(
+                scene.lighting, light, self._clip_from_world(cameras[frame]), cameras[frame].world_from_camera[:3, 3]
+            )
+            views = self._frame(clip, view, scene.background, frame)
+            self._reduce(views.static, static[frame])
+            self._reduce(views.live, interaction[frame])
+            ids[frame] = reduce_ids(mask_ids(views.marks, views.static[..., 3]), self.scale)
+            depth[frame] = reduce_depth(camera_depth(views.window_depth), self.scale)
+            instances[frame] = views.instances[:: self.scale, :: self.scale]
+        return interaction, static, ids, depth, instances
 
-    def _draw_shadows(
-        self, light: _SpotView, target: ShadowMap, items: Sequence[DrawItem], start: ShadowMap | None
+    def _frame(self, clip: _PreparedClip, view: LitView, background: Colour, frame: int) -> FrameViews:
+        moving = [*clip.movable_items, *clip.actor.items]
+        if self._shadow_maps is not None:
+            clip.place_movable(frame)
+            self._shadow_maps.draw_live(view.light, moving if self._actor_shadows else clip.movable_items)
+        self._targets.begin(background)
+        self._draw_items(view, clip.fixed, both=True)
+        self._targets.split()
+        self._targets.use_live()
+        clip.place_movable(frame)
+        self._draw_items(view, moving)
+        if clip.movable:
+            self._targets.use_static()
+            clip.place_movable(None)
+            self._draw_items(view, clip.movable_items, at_rest=True)
+        return self._targets.read()
+
+    def _draw_items(
+        self, view: LitView, items: Sequence[DrawItem], *, both: bool = False, at_rest: bool = False
     ) -> None:
-        target.begin(start)
-        self._shadow_program.use()
-        self._shadow_program.matrix("clip_from_world", light.clip_from_world)
-        self._draw.draw_items(self._shadow_program, items, shaded=False)
+        """Draw what can be seen of some items, into both images at once or into the one that is bound."""
+        visible = self._draw.visible_nearest_first(items, view.clip_from_world, view.eye)
+        maps = self._shadow_maps
+        features: tuple[str, ...] = ()
+        if maps is not None:
+            features = ("SHADOWS", "TWO_LIGHTS") if both and maps.differ else ("SHADOWS",)
+        for has_holes in (False, True):
+            chosen = [item for item in visible if item.has_holes == has_holes]
+            if not chosen:
+                continue
+            program = self._surface_program((*features, "HOLES") if has_holes else features)
+            program.use()
+            view.set_uniforms(program)
+            if maps is not None:
+                maps.bind(program, static=both or at_rest)
+            program.sampler("surface_texture", _TEXTURE_UNIT)
+            program.draw(chosen)
 
-    def _view(
-        self, scene: Scene, light: _SpotView, camera: Camera, items: Sequence[DrawItem], shadows: ShadowMap
-    ) -> View:
-        program = self._surface_program
-        self._canvas.begin(scene.background)
-        program.use()
-        program.matrix("clip_from_world", self._clip_from_world(camera))
-        program.vector("camera_position", camera.world_from_camera[:3, 3])
-        program.vector("camera_forward", camera.world_from_camera[:3, 2])
-        _set_lights(program, scene.lighting, light)
-        program.sampler("surface_texture", 0)
-        program.sampler("shadow_map", _SHADOW_UNIT)
-        shadows.bind(_SHADOW_UNIT)
-        self._draw.draw_items(program, items)
-        return self._canvas.read()
+    def _surface_program(self, features: tuple[str, ...]) -> Program:
+        if features not in self._surface_programs:
+            self._surface_programs[features] = self._draw.Program("surface.vert", "surface.frag", features)
+        return self._surface_programs[features]
 
     def _clip_from_world(self, camera: Camera) -> Floats:
         projection = opengl_projection(camera.intrinsics, self.width, self.height, NEAR_M, FAR_M)
-        result: Floats = projection @ invert_pose(camera.opengl_pose)
+        result: Floats = _UPSIDE_DOWN @ projection @ invert_pose(camera.opengl_pose)
         return result
 
-    def _reduced(self, image: Image) -> Image:
+    def _reduce(self, pixels: Image, target: Image) -> None:
+        """Put the colours of [h,w,4] into ``target`` [H,W,3], reduced by area."""
         if self.scale == 1:
-            return image
-        return np.asarray(cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+            cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB, dst=target)
+        else:
+            colour = np.ascontiguousarray(pixels[..., :3])
+            cv2.resize(colour, (self.width, self.height), dst=target, interpolation=cv2.INTER_AREA)
 
 
-class _SpotView:
-    """The spot light as a camera."""
+@dataclass(frozen=True)
+class _PreparedClip:
+    """What a clip draws.
 
-    def __init__(self, lighting: Lighting) -> None:
-        spot = lighting.spot
-        up = (0.0, 0.0, 1.0) if abs(normalised(np.subtract(spot.target, spot.position))[1]) > 0.95 else (0.0, 1.0, 0.0)
-        camera = Camera(intrinsics_from_fov(2, 2, spot.cone_degrees), look_at(spot.position, spot.target, up))
-        self.direction = camera.world_from_camera[:3, 2]
-        projection = opengl_projection(camera.intrinsics, 2, 2, _SPOT_NEAR_M, _SPOT_FAR_M)
-        self.clip_from_world = projection @ invert_pose(camera.opengl_pose)
+    Attributes:
+        fixed: surfaces that never move.
+        casters: those of them that cast shadows.
+        movable: tracks that move, with their surfaces.
+        actor: the body.
+        names: name of each instance number from 1.
+    """
+
+    fixed: list[DrawItem]
+    casters: list[DrawItem]
+    movable: list[tuple[ObjectTrack, list[DrawItem]]]
+    actor: UploadedActor
+    names: tuple[str, ...]
+
+    @property
+    def movable_items(self) -> list[DrawItem]:
+        return [item for _, items in self.movable for item in items]
+
+    def place_movable(self, frame: int | None) -> None:
+        """Move the movable objects to a frame's poses, or to their rest poses."""
+        for track, items in self.movable:
+            pose = track.rest_pose if frame is None else track.poses[frame]
+            for item in items:
+                item.place(pose)
 
 
-def _set_lights(program: Program, lighting: Lighting, light: _SpotView) -> None:
-    cone = np.radians(lighting.spot.cone_degrees) / 2
-    program.vector("sky_light", lighting.sky)
-    program.vector("ground_light", lighting.ground)
-    program.vector("spot_position", lighting.spot.position)
-    program.vector("spot_direction", light.direction)
-    program.vector("spot_light", lighting.spot.power)
-    program.vector("spot_cosines", (np.cos(cone * 0.98), np.cos(cone * 0.6)))
-    program.vector("fill_position", lighting.fill_position)
-    program.vector("fill_light", lighting.fill_power)
-    program.matrix("shadow_clip_from_world", light.clip_from_world)
+def mask_ids(marks: Image, rest_marks: Image) -> Image:
+    """`MaskId` [h,w] of a frame.
 
-
-def mask_ids(static: View, live: View, categories: Sequence[int]) -> Image:
-    """`MaskId` [h,w] of a frame from its two passes; ``categories`` holds the `MaskId` of each instance number."""
-    table = np.asarray(categories, np.uint8)
-    now, before = table[live.instances], table[static.instances]
-    ids = np.where(static.light_bits != live.light_bits, MaskId.SHADOW, MaskId.BACKGROUND).astype(np.uint8)
-    ids[before == MaskId.MOVED_OBJECT] = MaskId.MOVED_OBJECT
-    shown = now != MaskId.BACKGROUND
-    ids[shown] = now[shown]
+    Args:
+        marks: [h,w,4] share of each pixel that is hand, actor, moved object, changed light in the interaction image.
+        rest_marks: [h,w] share that is a moved object in the static image.
+    """
+    packed = np.ascontiguousarray(marks).view(np.uint32)[..., 0]
+    ids = np.where(rest_marks > 0, np.uint8(MaskId.MOVED_OBJECT), np.uint8(MaskId.BACKGROUND))
+    rows, columns = np.nonzero(packed)
+    shares = marks[rows, columns]
+    strongest = shares[:, :3].argmax(axis=1) + 1
+    # A shadow only where nothing that moves shows, now or at rest.
+    nothing_moves = ~shares[:, :3].any(axis=1)
+    at_rest = np.where(rest_marks[rows, columns] > 0, MaskId.MOVED_OBJECT, MaskId.SHADOW)
+    ids[rows, columns] = np.where(nothing_moves, at_rest, strongest)
     return ids
+
+
+def camera_depth(window_depth: FloatArray) -> FloatArray:
+    """Metres along z [h,w] of a depth buffer's values, 0 where nothing was drawn."""
+    # Near the far plane the buffer is close to 1: subtract first, which is exact there.
+    depth = np.float32(NEAR_M * FAR_M) / (np.float32(NEAR_M) + (1 - window_depth) * np.float32(FAR_M - NEAR_M))
+    depth[window_depth == 1] = 0
+    return depth
 
 
 def reduce_ids(ids: Image, scale: int) -> Image:
     """Reduce mask ids by a whole factor: background only where every part is, else the id with most parts."""
+    if scale == 1:
+        return ids
     parts = _blocks(ids, scale)
     counts = np.stack([(parts == value).sum(axis=-1) for value in range(1, MaskId.SHADOW + 1)])
     # The first of equal counts wins: hands before the actor before moved objects before shadows.
@@ -264,6 +376,8 @@ def reduce_ids(ids: Image, scale: int) -> Image:
 
 def reduce_depth(depth: FloatArray, scale: int) -> FloatArray:
     """Reduce depth by a whole factor to a value that a surface really has: the lower median of each block."""
+    if scale == 1:
+        return depth
     parts = np.sort(_blocks(depth, scale), axis=-1)
     return np.ascontiguousarray(parts[..., (scale * scale - 1) // 2])
 

@@ -58,16 +58,27 @@ class ObjectTrack:
         scene_object: its surfaces.
         poses: [T,4,4] world from object.
         static_pose: [4,4] where the static video shows it; None for the clip's first pose.
+        is_still: whether to draw it with the scene, at its rest pose, as nothing that moves.
     """
 
     scene_object: SceneObject
     poses: Floats
     static_pose: Floats | None = None
+    is_still: bool = False
 
     @property
     def rest_pose(self) -> Floats:
         """World-from-object pose [4,4] in the static video."""
         return self.poses[0] if self.static_pose is None else self.static_pose
+
+    def departures(self) -> Floats:
+        """How far [T] the farthest corner of the object's box is from its rest place, metres."""
+        vertices = np.concatenate([surface.vertices for surface in self.scene_object.surfaces])
+        ends = np.stack([vertices.min(axis=0), vertices.max(axis=0)]).astype(np.float64)
+        corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2], 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+        shifts = np.einsum("tab,cb->tca", self.poses - self.rest_pose, corners)[..., :3]
+        result: Floats = np.linalg.norm(shifts, axis=-1).max(axis=1)
+        return result
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,36 @@ def vertex_normals(vertices: FloatArray, faces: IntArray) -> FloatArray:
         for axis in range(3)
     ]
     return normalised(np.stack(sums, axis=1)).astype(np.float32)
+
+
+class NormalCalculator:
+    """Area-weighted unit normals of a mesh that is posed again and again.
+
+    Args:
+        faces: [F,3].
+        num_vertices: V.
+    """
+
+    def __init__(self, faces: IntArray, num_vertices: int) -> None:
+        from scipy.sparse import csr_array
+
+        corners = faces.reshape(-1)
+        owners = np.repeat(np.arange(len(faces)), 3)
+        ones = np.ones(len(corners), np.float32)
+        self._faces = faces
+        self._vertex_from_face = csr_array((ones, (corners, owners)), shape=(num_vertices, len(faces)))
+
+    def __call__(self, vertices: FloatArray) -> FloatArray:
+        """Normals [V,3] of the vertices [V,3]; zero where no face meets."""
+        first, second, third = (vertices[self._faces[:, corner]] for corner in range(3))
+        a, b = second - first, third - first
+        face_normals = np.empty_like(a)
+        for axis in range(3):
+            after, last = (axis + 1) % 3, (axis + 2) % 3
+            face_normals[:, axis] = a[:, after] * b[:, last] - a[:, last] * b[:, after]
+        sums = np.asarray(self._vertex_from_face @ face_normals)
+        lengths = np.sqrt(np.einsum("va,va->v", sums, sums))
+        return np.asarray(sums / np.maximum(lengths, np.float32(1e-20))[:, None], np.float32)
 
 
 @dataclass(frozen=True)
