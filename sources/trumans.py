@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.errors import DwmError
 from render.rotations import Floats
@@ -77,21 +78,24 @@ class TrackedObject:
 
     @property
     def is_moving(self) -> bool:
-        """Whether it leaves its first pose by more than `MOVED_METRES` or `MOVED_RADIANS`, in any frame."""
-        return bool(self.moved_frames().any())
+        """Whether it ever leaves its first pose by more than `MOVED_METRES` or `MOVED_RADIANS`."""
+        poses = self.world_from_object[np.isfinite(self.world_from_object).all(axis=(1, 2))]
+        return len(poses) > 0 and bool(poses_differ(poses, poses[:1]).any())
 
-    def moved_frames(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """[T] True where the pose is away from the first known one by more than the two thresholds."""
-        poses = self.world_from_object
-        known = np.isfinite(poses).all(axis=(1, 2))
-        result: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = np.zeros(len(poses), dtype=np.bool_)
-        if known.any():
-            first = poses[known][0]
-            distance = np.linalg.norm(poses[known, :3, 3] - first[:3, 3], axis=1)
-            # trace(A^T B) of two rotations is 1 + 2 cos(angle between them).
-            cosine = (np.einsum("tij,ij->t", poses[known, :3, :3], first[:3, :3]) - 1.0) / 2.0
-            result[known] = (distance > MOVED_METRES) | (cosine < np.cos(MOVED_RADIANS))
-        return result
+
+def poses_differ(first: Floats, second: Floats) -> npt.NDArray[np.bool_]:
+    """[N] whether pairs of poses [N,4,4] are apart by more than `MOVED_METRES` or `MOVED_RADIANS`; False for NaN."""
+    distance = np.linalg.norm(first[:, :3, 3] - second[:, :3, 3], axis=1)
+    # For rotations, trace(A^T B) is 1 + 2 cos(angle between them); scaled axes (Blender's matrices) are made unit.
+    cosine = (np.einsum("nij,nij->n", _unit_axes(first), _unit_axes(second)) - 1.0) / 2.0
+    result: npt.NDArray[np.bool_] = (distance > MOVED_METRES) | (cosine < np.cos(MOVED_RADIANS))
+    return result
+
+
+def _unit_axes(poses: Floats) -> Floats:
+    axes = poses[:, :3, :3]
+    result: Floats = axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-12)
+    return result
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class ActionInterval:
 
 @dataclass(frozen=True)
 class FrameFault:
-    """Source frames ``start`` up to ``end`` (exclusive) that no clip may use, and why."""
+    """Source frames ``start`` up to ``end`` (exclusive) that no clip may span, and why."""
 
     start: int
     end: int
@@ -150,7 +154,7 @@ class TrumansRecording:
         form: layout that it was read from.
         input_files: the files it was read from, by role.
         notes: reasons for a person to look; not errors.
-        faults: source frames that no clip may use, bad frames among them.
+        faults: further source frames that no clip may span (no pose, no mesh), with the reason of each.
     """
 
     recording_id: str
@@ -212,4 +216,13 @@ def open_trumans(raw: Path, *, scene_mesh: Path | None = None) -> TrumansRaw:
     """
     if not raw.is_dir():
         raise DwmError(f"{raw}: no such folder; give the TRUMANS folder")
-    raise DwmError(f"{raw}: neither the TRUMANS release (smplx_result/) nor the exported form (recordings/)")
+    from sources.trumans_exported import ExportedTrumans
+    from sources.trumans_release import ReleasedTrumans
+
+    if (raw / "recordings").is_dir():
+        return ExportedTrumans(raw)
+    if any((raw / name).exists() for name in ("smplx_result", "seg_name.npy")):
+        return ReleasedTrumans(raw, scene_mesh)
+    raise DwmError(
+        f"{raw}: no TRUMANS folder; it needs smplx_result/ or seg_name.npy (as released), or recordings/ (exported)"
+    )

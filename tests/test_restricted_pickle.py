@@ -34,7 +34,7 @@ def _pickled(path: Path, value: Any, protocol: int = 4) -> Path:
 def test_arrays_numbers_and_text_in_plain_containers_come_back_with_every_protocol(
     tmp_path: Path, protocol: int
 ) -> None:
-    value = {
+    value: dict[str, Any] = {
         "floats": np.arange(6.0).reshape(2, 3),
         "turned": np.asfortranarray(np.arange(6, dtype=np.int16).reshape(3, 2)),
         "names": np.array(["cup_01", "ü"]),
@@ -48,7 +48,7 @@ def test_arrays_numbers_and_text_in_plain_containers_come_back_with_every_protoc
     assert loaded.keys() == value.keys()
     for name in ("floats", "turned", "names", "scalar", "empty"):
         assert np.array_equal(loaded[name], value[name]), name
-        assert loaded[name].dtype == value[name].dtype, name  # type: ignore[attr-defined]
+        assert loaded[name].dtype == value[name].dtype, name
     assert np.array_equal(loaded["flags"][0], [True, False])
     assert loaded["flags"][1] == (1, 2.5, None, "text", b"bytes")
     assert loaded["ordered"] == {"a": 1}
