@@ -1,4 +1,4 @@
-"""The concatenated ``*.npy`` arrays of the TRUMANS release: 3.8 million frames of all motion segments, one after another.
+"""The concatenated ``*.npy`` arrays of the TRUMANS release: 3.8 million frames, one motion segment after another.
 
 They are memory-mapped; only the rows of a segment are read. ``seg_name.npy`` says which rows belong to a segment,
 ``frame_id.npy`` which frame of the segment a row is.
