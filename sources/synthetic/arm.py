@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from render.body import FINGER_JOINTS, BodyModel, Ints, Joint, joint_transforms
 from render.rotations import Floats, axis_angle_from_matrix, frame_from_axes, matrix_from_axis_angle, normalised
 
 _TWIST_OF_FOREARM, _TWIST_OF_UPPER_ARM = 0.55, 0.15
 """Shares of the hand's turn about the arm that elbow and shoulder take: all of it at the wrist would wring the skin."""
+
+ELBOW_OUT = (0.8, -0.5, -0.35)
+"""Where the elbow of a bent left arm goes, in the person's axes."""
 
 
 @dataclass(frozen=True)
@@ -99,32 +103,49 @@ class Arm:
         pose[13:, 1] = self.side * 0.2
         return pose
 
-    def place_wrist(self, pose: Floats, translation: Floats, wrist: Floats, orientation: Floats) -> None:
+    def place_wrist(
+        self,
+        pose: Floats,
+        translation: Floats,
+        wrist: Floats,
+        orientation: Floats,
+        outward: npt.ArrayLike = ELBOW_OUT,
+    ) -> None:
         """Write shoulder, elbow and wrist into ``pose`` [55,3] so that the wrist has this place [3] and rotation [3,3].
 
-        A place out of reach is met with an almost straight arm that points to it.
+        A place out of reach is met with an almost straight arm that points to it; ``outward`` [3] is where a left
+        elbow goes.
         """
         world = joint_transforms(matrix_from_axis_angle(pose)[None], self.rest_joints, self.parents)[0]
         chest = world[self.parents[self.shoulder], :3, :3]
         shoulder = world[self.shoulder, :3, 3] + translation
-        outward = normalised([0.8 * self.side, -0.5, -0.35])
-        elbow = _elbow_place(shoulder, wrist, self._bone(self.shoulder), self._bone(self.elbow), outward)
+        aside = np.asarray(outward) * [self.side, 1.0, 1.0]
+        elbow = _elbow_place(shoulder, wrist, self._bone(self.shoulder), self._bone(self.elbow), aside)
 
-        along = np.array([self.side, 0.0, 0.0])
-        rest_frame = frame_from_axes(along, [0.0, -self.side, 0.0])
         hinge = np.cross(elbow - shoulder, wrist - elbow)
-        upper = frame_from_axes(elbow - shoulder, hinge) @ rest_frame.T
-        fore = frame_from_axes(wrist - elbow, hinge) @ rest_frame.T
-        twist = along * _twist_about(fore.T @ orientation, along)
-        fore = fore @ matrix_from_axis_angle(twist * _TWIST_OF_FOREARM)
-        upper = upper @ matrix_from_axis_angle(twist * _TWIST_OF_UPPER_ARM)
+        upper_rest, fore_rest = self._direction(self.shoulder), self._direction(self.elbow)
+        upper = frame_from_axes(elbow - shoulder, hinge) @ frame_from_axes(upper_rest, [0.0, -self.side, 0.0]).T
+        fore = frame_from_axes(wrist - elbow, hinge) @ frame_from_axes(fore_rest, [0.0, -self.side, 0.0]).T
+        twist = _twist_about(fore.T @ orientation, fore_rest)
+        fore = fore @ matrix_from_axis_angle(fore_rest * twist * _TWIST_OF_FOREARM)
+        upper = upper @ matrix_from_axis_angle(upper_rest * twist * _TWIST_OF_UPPER_ARM)
         pose[self.shoulder] = axis_angle_from_matrix(chest.T @ upper)
         pose[self.elbow] = axis_angle_from_matrix(upper.T @ fore)
         pose[self.wrist] = axis_angle_from_matrix(fore.T @ orientation)
 
+    @property
+    def length(self) -> float:
+        """From shoulder to wrist, straight, metres."""
+        return self._bone(self.shoulder) + self._bone(self.elbow)
+
     def _bone(self, start: int) -> float:
         end = self.elbow if start == self.shoulder else self.wrist
         return float(np.linalg.norm(self.rest_joints[end] - self.rest_joints[start]))
+
+    def _direction(self, start: int) -> Floats:
+        """Unit direction [3] of a bone of the rest pose."""
+        end = self.elbow if start == self.shoulder else self.wrist
+        return normalised(self.rest_joints[end] - self.rest_joints[start])
 
 
 def _elbow_place(shoulder: Floats, wrist: Floats, upper: float, fore: float, outward: Floats) -> Floats:
