@@ -21,10 +21,10 @@ demo: setup
 	$(BIN)/dwm demo --out "$(OUT)" --profile "$(PROFILE)" $(if $(RAW),--raw "$(RAW)")
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .

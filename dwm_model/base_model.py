@@ -172,6 +172,7 @@ class BaseModel:
     def _load(self, part_class: Any, part: str, **options: Any) -> Any:
         """Load one part from its local sub-folder with its library's own loader."""
         folder = self.path / part
+        hide_progress_bars()
         try:
             return part_class.from_pretrained(str(folder), local_files_only=True, **options)
         except (OSError, ValueError, RuntimeError) as error:
@@ -224,6 +225,15 @@ def load_base(path: Path, *, device: str | torch.device = "cpu", dtype: torch.dt
     import torch
 
     return BaseModel(describe_base(path), device, dtype or torch.float32)
+
+
+def hide_progress_bars() -> None:
+    """Keep the libraries' own progress bars, one for every file read or written, off the terminal."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def default_device() -> str:

@@ -219,6 +219,18 @@ def encode_shard(
     return EncodeReport(path, tuple(encoded), failures)
 
 
+def record_failures(dataset: Dataset, report: EncodeReport) -> None:
+    """Give the clips of a chunk that could not be encoded ``failed`` rows with the reason, so that training goes on.
+
+    Building the dataset again tries failed clips again.
+    """
+    failed = [dataset.clips.get(clip_id) for clip_id in report.failures]
+    dataset.clips.upsert(
+        clip.updated(status=ClipStatus.FAILED, reason=f"encoding: {report.failures[clip.clip_id]}", split=None)
+        for clip in failed
+    )
+
+
 def clip_fingerprint(clip: Clip) -> str:
     """Digest of what a clip's latents depend on besides base and geometry: which videos it has, and their hashes."""
     return _fingerprint(clip.status.value, clip.output_hashes)

@@ -87,7 +87,7 @@ def export_adapter(transformer: CogVideoXTransformer3DModel, settings: LoraSetti
     save_file(
         {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()},
         folder / LORA_FILE,
-        {"format": "pt", _METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)},
+        {_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)},  # one entry: several come in random order
     )
     projection = {
         name: parameter.detach().cpu().contiguous()

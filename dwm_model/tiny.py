@@ -12,7 +12,7 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dwm_model.base_model import NOTE_FILE
+from dwm_model.base_model import NOTE_FILE, hide_progress_bars
 from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS, read_json_object
 from manifests.atomic import atomic_folder
 from manifests.errors import DwmError
@@ -64,6 +64,7 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
         if note.get("untrained") is True and note.get("seed") == seed:
             return folder
         raise DwmError(f"{folder}: holds another base model; remove it or choose another folder")
+    hide_progress_bars()
     with atomic_folder(folder) as temporary, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _transformer().save_pretrained(temporary / "transformer")

@@ -38,6 +38,7 @@ def build_official(parameters: BuildOfficialParameters) -> ImportReport:
     copy_lists(dataset, plan, settings)
     reports = [import_clip_chunk(parameters.dataset, list(chunk), settings) for chunk in plan.chunks()]
     report = ImportReport.merged([*reports, ImportReport(latent_files_left=plan.latent_files_left)])
-    show_table("import-failures", [*report.failures, *report.conflicts], "Clips that could not be imported, and why")
+    problems = [failure.model_dump() for failure in (*report.failures, *report.conflicts)]
+    show_table("import-failures", problems, "Clips that could not be imported, and why")
     show_contact_sheet(parameters.dataset)
     return report

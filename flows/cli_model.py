@@ -86,7 +86,7 @@ def encode(
     from pydantic import BaseModel
 
     from dwm_model.base_model import load_base
-    from dwm_model.latents import encode_shard, plan_encoding
+    from dwm_model.latents import encode_shard, plan_encoding, record_failures
     from dwm_model.prompts import encode_prompts
     from dwm_model.train_config import profile_geometry
 
@@ -99,6 +99,8 @@ def encode(
     plan = plan_encoding(opened, model.description, geometry, shard_size)
     prompts = encode_prompts(opened, model)
     reports = [encode_shard(opened, model, geometry, chunk) for chunk in progress(plan, "encode")]
+    for shard in reports:
+        record_failures(opened, shard)
     failures = {clip: reason for shard in reports for clip, reason in shard.failures.items()}
     result = EncodeSummary(prompts=prompts, clips=sum(len(shard.encoded) for shard in reports), failures=failures)
     lines = [f"failed  {clip}: {reason}" for clip, reason in failures.items()]

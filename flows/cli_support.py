@@ -97,8 +97,12 @@ def step_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def set_up_logging(debug: bool) -> None:
-    """Send the library's log messages to standard error: warnings, or everything with ``--debug``."""
+    """Show everything that the library logs with ``--debug``; without it Python's default shows warnings.
+
+    Prefect only formats its own messages when nothing has set logging up before it.
+    """
     CommandLineState.debug = debug
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("matplotlib", "PIL", "numba", "httpx", "httpcore", "OpenGL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+        for noisy in ("matplotlib", "PIL", "numba", "httpx", "httpcore", "OpenGL"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)

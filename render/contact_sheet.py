@@ -87,6 +87,16 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
+def encode_jpeg(image: NDArray[np.uint8], max_width: int = 1200, quality: int = 85) -> bytes:
+    """JPEG bytes of a uint8 RGB image [H, W, 3], at most ``max_width`` wide: small enough to be kept in a database."""
+    height, width = image.shape[:2]
+    if width > max_width:
+        size = (max_width, round(height * max_width / width))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that comes with Pillow: the same letters on every machine."""
     return ImageFont.load_default(size)

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 
 from manifests.errors import DwmError
+from manifests.schema import MaskId
 from render.alignment import SIGNAL_WIDTH, OffsetEstimate, estimate_hand_offset, estimate_time_offset
+from render.arrays import read_npz
 from render.framing import FitPolicy, Frames, fit_frame
 from render.hand_mask import Mask, dilate, hand_mask
 from render.video import iter_frames
@@ -27,8 +29,8 @@ class TripletMeasures:
 
     Attributes:
         hand_visible_frames: Frames of the hand video that show a hand.
-        background_psnr_db: PSNR of static against interaction outside the dilated hand region, dB; None without an
-            interaction video or when nothing lies outside.
+        background_psnr_db: PSNR of static against interaction outside the dilated hand region, and outside what the
+            masks mark where there are masks, dB; None without an interaction video or when nothing lies outside.
         time_offset_frames: Largest offset of the static or hand video that the evidence supports; None when unknown.
         flags: Reasons for a person to look.
     """
@@ -39,31 +41,36 @@ class TripletMeasures:
     flags: tuple[str, ...]
 
 
-def measure_triplet(interaction: Path | None, static: Path, hands: Path) -> TripletMeasures:
+def measure_triplet(interaction: Path | None, static: Path, hands: Path, masks: Path | None = None) -> TripletMeasures:
     """Measure a triplet in one pass; only frames reduced to a small width stay in memory.
 
     Args:
         interaction: Interaction video; None for a clip without ground truth.
         static: Static video of the same size and length.
         hands: Hand video of the same size and length.
+        masks: Masks file that fits the videos, see `MaskId`; what it says has changed is no background.
 
     Raises:
-        DwmError: a video cannot be read, or their sizes or lengths differ.
+        DwmError: a file cannot be read, or their sizes or lengths differ.
     """
     if interaction is None:
         visible = sum(bool(hand_mask(frame).any()) for frame in iter_frames(hands))
         return _summary(visible, None, ())
     background = _BackgroundError()
+    changed = None if masks is None else read_npz(masks, ["ids"])["ids"] != MaskId.BACKGROUND
     visible = 0
     small: tuple[list[Frames], ...] = ([], [], [])
     streams = [iter_frames(path) for path in (interaction, static, hands)]
     try:
-        for frames in zip(*streams, strict=True):
+        for index, frames in enumerate(zip(*streams, strict=True)):
             if len({frame.shape for frame in frames}) > 1:
                 raise DwmError(f"{hands}: the triplet's videos differ in size; make them alike")
             mask = hand_mask(frames[2])
             visible += bool(mask.any())
-            background.add(frames[0], frames[1], ~dilate(mask))
+            region = dilate(mask)
+            if changed is not None:
+                region |= changed[index]
+            background.add(frames[0], frames[1], ~region)
             for kept, frame in zip(small, frames, strict=True):
                 kept.append(_reduced(frame))
     except ValueError as error:

@@ -167,7 +167,7 @@ def _checked(row: Clip, request: ClipRequest, members: Mapping[str, Path]) -> Cl
         if difference:
             raise DwmError(f"{members[role]}: {difference}; make the videos of a triplet alike")
     _check_sidecars(members, reference)
-    measures = measure_triplet(members.get("interaction"), members["static"], members["hands"])
+    measures = measure_triplet(members.get("interaction"), members["static"], members["hands"], members.get("masks"))
     whole = "interaction" in members
     expected = request.expected(VIDEO_FOLDERS["interaction"])
     return row.updated(

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Sequence
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
@@ -13,15 +15,13 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from pydantic import BaseModel
 
-LARGEST_DATA_URI_BYTES = 400_000
-"""Images above this would make the API's rows too large; they are left to the report page."""
+from render.contact_sheet import encode_jpeg
 
 
-def show_table(key: str, rows: Sequence[BaseModel], description: str) -> None:
-    """Store ``rows`` as a table artifact, one column a field."""
-    create_table_artifact(table=[row.model_dump(mode="json") for row in rows], key=key, description=description)
+def show_table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
+    """Store a table artifact; each row holds its cells by column heading."""
+    create_table_artifact(table=list(rows), key=key, description=description)
 
 
 def show_markdown(key: str, text: str, description: str) -> None:
@@ -29,13 +29,10 @@ def show_markdown(key: str, text: str, description: str) -> None:
     create_markdown_artifact(markdown=text, key=key, description=description)
 
 
-def show_image(key: str, png: bytes, description: str) -> bool:
-    """Store a PNG image inside the artifact; False when it is too large for that."""
-    if len(png) > LARGEST_DATA_URI_BYTES:
-        return False
-    uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def show_image(key: str, image: NDArray[np.uint8], description: str) -> None:
+    """Store a uint8 RGB image [H, W, 3] inside the artifact, as a JPEG of moderate size."""
+    uri = "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image)).decode("ascii")
     create_image_artifact(image_url=uri, key=key, description=description)
-    return True
 
 
 class ProgressArtifact:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from prefect import get_run_logger, task
 
 from dwm_model.benchmark import write_benchmark
@@ -11,7 +13,7 @@ from dwm_model.generation import ChunkReport, GenerationRequest, generate_chunk
 from dwm_model.method_sources import MethodSource
 from dwm_model.metrics import MetricOptions
 from dwm_model.results import BenchmarkResult, collect_result
-from dwm_model.tables import markdown_report
+from dwm_model.tables import TableView, markdown_report, table_views
 from manifests.benchmarks import FrozenBenchmark
 from manifests.dataset import Dataset
 from tasks.artifacts import show_image, show_markdown, show_table
@@ -39,9 +41,23 @@ def publish_report(
     opened = Dataset.open(dataset)
     result = collect_result(opened, frozen, [source.describe() for source in sources], options)
     files = write_benchmark(opened, result, out)
-    rows = [row for section in result.sections for row in section.rows]
-    show_table("benchmark-table", rows, result.banner or f"Benchmark {result.benchmark_name}")
-    show_markdown("benchmark-report", markdown_report(result), f"Page with the videos: {files.html}")
+    banner = result.banner or f"benchmark {result.benchmark_name}"
+    for view in table_views(result):
+        show_table(f"benchmark-{view.title.lower().replace(' ', '-')}", _artifact_rows(view), f"{view.title}: {banner}")
+    show_markdown("benchmark-report", markdown_report(result), f"{banner}. Page with the videos: {files.html}")
     if files.figure is not None:
-        show_image("benchmark-figure", files.figure.read_bytes(), "Frames of each method beside the ground truth")
+        show_image("benchmark-figure", np.asarray(Image.open(files.figure).convert("RGB")), f"Frames: {banner}")
     return result
+
+
+def _artifact_rows(view: TableView) -> list[dict[str, str]]:
+    """A table's rows with their cells by heading."""
+    return [
+        {"clips": f"{section.title} ({section.num_clips})", "method": row.method}
+        | {
+            heading: f"{cell.value} {cell.interval}".strip()
+            for heading, cell in zip(view.headers, row.cells, strict=True)
+        }
+        for section in view.sections
+        for row in section.rows
+    ]

@@ -33,10 +33,8 @@ def show_contact_sheet(dataset: Path, count: int = 3) -> Path | None:
     rows = [row for clip in islice(ready, count) for row in _rows(opened, clip)]
     if not rows:
         return None
-    png = encode_png(
-        contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=f"{dataset.name}: first clips")
-    )
+    sheet = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=f"{dataset.name}: first clips")
     path = opened.root / "contact_sheet.png"
-    write_bytes(path, png)
-    show_image("dataset-contact-sheet", png, "Interaction, static and hand videos of the first clips")
+    write_bytes(path, encode_png(sheet))
+    show_image("dataset-contact-sheet", sheet, "Interaction, static and hand videos of the first clips")
     return path

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLIPS = 6
 STEPS = 14
+FEW_VIDEOS = ("--seeds", "2", "--num-inference-steps", "3", "--no-lpips")
 CONFIG = TrainConfig(
     geometry=ClipGeometry(width=96, height=64, num_frames=17),
     lora=LoraSettings(rank=2, alpha=2),
@@ -59,8 +60,7 @@ class Places:
             "split": ["split", dataset, "--policy", "in-order"],
             "encode": ["encode", dataset, "--base", base, "--shard-size", "2"],
             "train": ["train", dataset, "--base", base, "--run", run, "--config", str(self.config)],
-            "benchmark": ["benchmark", dataset, "--base", base, "--run", run, "--out", str(self.report)]
-            + ["--seeds", "2", "--num-inference-steps", "3", "--no-lpips"],
+            "benchmark": ["benchmark", dataset, "--base", base, "--run", run, "--out", str(self.report), *FEW_VIDEOS],
         }[stage]
 
     def dwm(self, stage: str, kill_when: Callable[[], bool] | None = None) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.schema import Clip, ClipStatus
+from manifests.schema import Clip, ClipStatus, MaskId
 from render.arrays import write_npz
 from render.hand_mask import dilate, hand_mask
 from render.media_checks import check_clip_media, check_sidecar
@@ -140,6 +140,21 @@ def test_measures_of_a_triplet(tmp_path: Path) -> None:
     assert measures.hand_visible_frames == 5
     assert measures.time_offset_frames is None
     assert measure_triplet(None, *paths[1:]).background_psnr_db is None
+
+
+def test_what_the_masks_mark_is_no_background(tmp_path: Path) -> None:
+    static = np.full((5, 64, 96, 3), 100, np.uint8)
+    interaction = static + 10
+    interaction[:, :20, :20] = 250
+    ids = np.zeros((5, 64, 96), np.uint8)
+    ids[:, :20, :20] = MaskId.MOVED_OBJECT
+    write_npz(tmp_path / "masks.npz", {"ids": ids})
+    paths = [tmp_path / f"{name}.mp4" for name in ("i", "s", "h")]
+    for path, frames in zip(paths, (interaction, static, np.zeros_like(static)), strict=True):
+        write_video(path, frames, 8, lossless=True)
+    expected = pytest.approx(20 * np.log10(255 / 10), abs=1e-6)
+    assert measure_triplet(*paths, tmp_path / "masks.npz").background_psnr_db == expected
+    assert measure_triplet(*paths).background_psnr_db != expected
 
 
 def test_triplets_of_different_length_are_refused(tmp_path: Path) -> None:

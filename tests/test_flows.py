@@ -1,0 +1,121 @@
+"""The flows: the whole DAG through Prefect at its smallest, its artifacts, and the deployments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect import task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.demo import DemoParameters, DemoResult, demo
+from manifests.dataset import Dataset
+from manifests.errors import DwmError
+from manifests.schema import Split
+from tasks.retrying import is_worth_retrying
+from tests.helpers_video import REAL_TRIPLETS, write_triplet
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[SyncPrefectClient]:
+    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
+        yield client
+
+
+def small(out: Path, raw: Path) -> DemoParameters:
+    return DemoParameters(out=out, raw=raw, steps=3, seeds=2, num_inference_steps=2)
+
+
+@pytest.fixture(scope="module")
+def result(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    root = tmp_path_factory.mktemp("demo")
+    for index in range(3):
+        write_triplet(root / "raw" / f"take_{index}", f"{index:05d}", num_frames=17)
+    return demo(small(root / "out", root / "raw"))
+
+
+def test_demo_runs_every_stage(result: DemoResult) -> None:
+    assert (result.ready_clips, result.failed_clips, result.steps) == (3, 0, 3)
+    for path in (result.page, result.table, result.run / "losses.jsonl"):
+        assert path.stat().st_size > 0
+    report = json.loads((result.table.parent / "benchmark.json").read_text())
+    assert [method["description"]["name"] for method in report["methods"]] == ["static copy", "DWM"]
+    assert report["banner"] == "untrained base: not a result"
+    assert "untrained base: not a result" in result.page.read_text()
+
+
+def test_demo_trains_validates_and_tests_on_different_clips(result: DemoResult) -> None:
+    splits = {clip.recording_id: clip.split for clip in Dataset.open(result.dataset).clips.rows()}
+    assert splits == {
+        "take_0/00000": Split.TRAIN,
+        "take_1/00001": Split.VALIDATION,
+        "take_2/00002": Split.TEST,
+    }
+
+
+def test_a_second_run_changes_nothing(result: DemoResult) -> None:
+    losses = (result.run / "losses.jsonl").read_bytes()
+    kept = ("dataset/clips/**/*", "dataset/generations/**/*.mp4", "dataset/latents/**/*.safetensors", "base/**/*.json")
+    before = {path: path.stat().st_mtime_ns for pattern in kept for path in result.dataset.parent.glob(pattern)}
+    again = demo(small(result.dataset.parent, result.dataset.parents[1] / "raw"))
+    assert again == result
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (result.run / "losses.jsonl").read_bytes() == losses
+    assert Dataset.open(result.dataset).generations.count() == 3
+
+
+def test_runs_leave_tables_images_and_progress_in_the_ui(result: DemoResult, client: SyncPrefectClient) -> None:
+    artifacts = client.request("POST", "/artifacts/filter", json={"limit": 100}).json()
+    kinds = {artifact["key"]: artifact["type"] for artifact in artifacts}
+    assert kinds["benchmark-comparison"] == "table"
+    assert kinds["benchmark-report"] == "markdown"
+    assert kinds["dataset-contact-sheet"] == kinds["benchmark-figure"] == "image"
+    assert kinds["training-progress"] == "progress"
+    comparison = next(artifact for artifact in artifacts if artifact["key"] == "benchmark-comparison")
+    assert [row["method"] for row in json.loads(comparison["data"])] == ["static copy", "DWM"]
+    assert "untrained base" in comparison["description"]
+
+
+@pytest.mark.usefixtures("client")
+def test_only_what_a_person_must_mend_is_not_tried_again() -> None:
+    calls: list[str] = []
+
+    @task(retries=1, retry_condition_fn=is_worth_retrying)
+    def fail(error: Exception) -> None:
+        calls.append(type(error).__name__)
+        raise error
+
+    for error in (DwmError("clip.mp4: broken"), OSError("network")):
+        fail(error, return_state=True)
+    assert calls == ["DwmError", "OSError", "OSError"]
+
+
+def test_every_deployment_names_a_flow_and_runs_from_any_machine() -> None:
+    settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    assert settings["pull"] == [
+        {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PROJECT_ROOT }}"}}
+    ]
+    for deployment in settings["deployments"]:
+        path, _, name = deployment["entrypoint"].partition(":")
+        assert f"\ndef {name}(" in (REPOSITORY / path).read_text()
+        assert deployment["work_pool"]["name"] in {"cpu-pool", "gpu-pool"}
+        assert deployment["description"]
+
+
+@pytest.mark.skipif(not REAL_TRIPLETS.exists(), reason="the real triplets are not on this machine")
+def test_real_triplets_come_back_byte_for_byte(tmp_path: Path) -> None:
+    from sources.official import export_official, import_official
+
+    import_official(REAL_TRIPLETS, tmp_path / "dataset")
+    export_official(Dataset.open(tmp_path / "dataset"), tmp_path / "out")
+    originals = {path.relative_to(REAL_TRIPLETS): path.read_bytes() for path in REAL_TRIPLETS.rglob("*.*")}
+    exported = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    assert exported == originals
