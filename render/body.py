@@ -195,13 +195,18 @@ class BodyModel:
             vertices[frame] = np.einsum("vab,vb->va", blended[..., :3], corrected) + blended[..., 3]
         return SkinnedBody(vertices, world[:, :, :3, 3].copy(), world[:, :, :3, :3].copy())
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether this is no SMPL-X body but one that stands in for it."""
+        return len(self.template) != SMPLX_VERTICES
+
     @cached_property
     def translation_offset(self) -> Floats:
         """What to add [3] to the ``transl`` of an SMPL-X motion, metres: zero for SMPL-X itself.
 
         SMPL-X poses turn about the rest pelvis, so that a translation means a place only with its pelvis.
         """
-        if len(self.template) == SMPLX_VERTICES:
+        if not self.is_stand_in:
             return np.zeros(3)
         result: Floats = _SMPLX_PELVIS - self.rest()[1][Joint.PELVIS]
         return result

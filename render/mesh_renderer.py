@@ -35,7 +35,8 @@ _Number = TypeVar("_Number", bound=np.generic)
 NEAR_M, FAR_M = 0.05, 20.0
 """Clip planes of the camera: nearer than its own head, farther than any room."""
 
-Instances = npt.NDArray[np.uint16]
+Instances = npt.NDArray[np.uint8 | np.uint16]
+HalfFloats = npt.NDArray[np.float16]
 
 _TEXTURE_UNIT = 0
 _UPSIDE_DOWN = np.diag([1.0, -1.0, 1.0, 1.0])
@@ -51,9 +52,9 @@ class ClipImages:
         static: [T,H,W,3] uint8, the same cameras without actor, objects at their rest poses.
         hands: [T,H,W,3] uint8, only the hand meshes.
         ids: [T,H,W] uint8, `MaskId` of the interaction video.
-        depth: [T,H,W] float32 metres along z of the interaction video, 0 = nothing.
+        depth: [T,H,W] float16 metres along z of the interaction video, 0 = nothing.
         hand_pixels: [N] share of the image (0-1) that each entry of the hand motion covers in the hand video.
-        instances: [T,H,W] uint16, what the interaction video shows: ``instance_names[value - 1]``, 0 = nothing.
+        instances: [T,H,W] uint8 or uint16, the interaction video's ``instance_names[value - 1]``, 0 = nothing.
         instance_names: names of the scene's objects, of the tracks, then ``actor``, ``left hand``, ``right hand``.
     """
 
@@ -61,7 +62,7 @@ class ClipImages:
     static: Image
     hands: Image
     ids: Image
-    depth: FloatArray
+    depth: HalfFloats
     hand_pixels: Floats
     instances: Instances
     instance_names: tuple[str, ...]
@@ -230,11 +231,12 @@ class MeshRenderer:
 
     def _render_frames(
         self, clip: _PreparedClip, scene: Scene, actor: Actor, cameras: CameraPath
-    ) -> tuple[Image, Image, Image, FloatArray, Instances]:
+    ) -> tuple[Image, Image, Image, HalfFloats, Instances]:
         light = self._lights.SpotView(scene.lighting)
         shape = (len(cameras), self.height, self.width)
         interaction, static = (np.empty((*shape, 3), np.uint8) for _ in range(2))
-        ids, depth, instances = np.empty(shape, np.uint8), np.empty(shape, np.float32), np.empty(shape, np.uint16)
+        ids, depth = np.empty(shape, np.uint8), np.empty(shape, np.float16)
+        instances = np.empty(shape, np.uint8) if len(clip.names) < 256 else np.empty(shape, np.uint16)
         if self._shadow_maps is not None:
             self._shadow_maps.start_clip(light, clip.casters, clip.movable_items)
         for frame in range(len(cameras)):
