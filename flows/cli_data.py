@@ -12,6 +12,7 @@ from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progre
 from manifests.check import Problem, check_manifest
 from manifests.dataset import Dataset
 from manifests.explain import explain_clip
+from manifests.profiles import get_profile
 from manifests.schema import Group
 from manifests.splits import SplitPolicy, SplitSettings, assign_splits
 
@@ -59,6 +60,54 @@ def build_official(
         only=only,
         watch=lambda chunks: progress(chunks, "import"),
     )
+    report(result, as_json, result.lines())
+    if result.has_problems:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+@build_app.command("trumans")
+@one_line_errors
+def build_trumans(
+    raw: Annotated[Path, typer.Option(help="TRUMANS folder, as released or in the exported form.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset folder; made when absent, added to when it exists.")],
+    profile: Annotated[str, typer.Option(help="Size, length and sampling of the clips.")] = "paper",
+    limit: Annotated[int | None, typer.Option(help="Make at most this many clips.", min=1)] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only recordings or scenes whose name matches this pattern, such as '2023-02*'.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print clips, hours and disk without drawing.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes that draw, each with one thread and under 700 MB.", min=1)
+    ] = 1,
+    scene_mesh: Annotated[
+        Path | None, typer.Option(help="OBJ or GLB of the scene, for a folder that names none.")
+    ] = None,
+    body: Annotated[
+        Path | None, typer.Option(help="Your SMPLX_NEUTRAL.npz; the stand-in body that ships when absent.")
+    ] = None,
+    static_policy: Annotated[
+        str, typer.Option(help="Where the static video freezes objects: clip_first or scene_initial.")
+    ] = "clip_first",
+    msaa: Annotated[int, typer.Option(help="Samples a pixel: 0 or 4.")] = 4,
+    shadows: Annotated[bool, typer.Option(help="The sun casts shadows.")] = True,
+    actor_shadows: Annotated[bool, typer.Option(help="The actor casts one too.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw TRUMANS recordings as aligned triplets with camera, masks, depth and hand motion.
+
+    Example: `dwm build trumans --raw trumans --dataset out/dataset --profile paper --plan`
+    """
+    from sources.trumans_build import build_trumans as build
+    from sources.trumans_build import plan_build, settings_from
+
+    chosen = {"static_policy": static_policy, "samples": msaa, "shadows": shadows, "actor_shadows": actor_shadows}
+    settings = settings_from(get_profile(profile), chosen | ({"body": body} if body else {}))
+    build_plan = plan_build(raw, settings, scene_mesh=scene_mesh, limit=limit, only=only)
+    if plan:
+        figures = build_plan.figures()
+        report(figures, as_json, figures.lines())
+        return
+    result = build(dataset, build_plan, workers=workers, watch=lambda chunks: progress(chunks, "render"))
     report(result, as_json, result.lines())
     if result.has_problems:
         raise typer.Exit(EXIT_PROBLEMS)

@@ -25,10 +25,11 @@ from manifests.hashing import hash_file
 from manifests.schema import Clip, ClipStatus
 from render.body import load_body
 from sources.trumans import TrumansRecording, open_trumans
-from sources.trumans_clip import Studio, TrumansSettings, empty_row, write_clip
+from sources.trumans_clip import Studio, TrumansSettings, empty_row, settings_from, write_clip
 from sources.trumans_clips import ClipWindow, DroppedWindow, plan_clips
 from sources.trumans_plan import BuildPlan, Chunk, PlanFigures, RecordingRequest, plan_build
 from sources.trumans_scene import Dress, SceneLibrary
+from sources.trumans_sheet import write_recording_sheets
 
 __all__ = [
     "BuildPlan",
@@ -41,6 +42,7 @@ __all__ = [
     "build_trumans",
     "plan_build",
     "record_skipped",
+    "settings_from",
 ]
 
 _LOGGER = logging.getLogger(__name__)
@@ -279,7 +281,7 @@ def build_trumans(
     workers: int = 1,
     watch: Callable[[list[Chunk]], Iterable[Chunk]] = iter,
 ) -> BuildReport:
-    """Make the clips of a plan in a dataset, which is made when absent.
+    """Make the clips of a plan in a dataset, which is made when absent, and a contact sheet of each recording.
 
     Args:
         dataset_root: the dataset.
@@ -291,13 +293,23 @@ def build_trumans(
         DwmError: as ``build_chunk``, or a worker process died.
     """
     dataset = Dataset.create_or_open(dataset_root)
+    report = _build_all(dataset, plan, workers, watch)
+    write_recording_sheets(
+        dataset, dict.fromkeys(each.recording_id for part in plan.chunks for each in part.recordings)
+    )
+    return report
+
+
+def _build_all(
+    dataset: Dataset, plan: BuildPlan, workers: int, watch: Callable[[list[Chunk]], Iterable[Chunk]]
+) -> BuildReport:
     skipped = BuildReport(dropped=record_skipped(dataset, plan))
     chunks = list(plan.chunks)
     if workers <= 1 or len(chunks) == 1:
-        return BuildReport.merged([skipped, *(build_chunk(dataset_root, plan, chunk) for chunk in watch(chunks))])
+        return BuildReport.merged([skipped, *(build_chunk(dataset.root, plan, chunk) for chunk in watch(chunks))])
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(0,)) as pool:
-        running = {pool.submit(build_chunk, dataset_root, plan, chunk): chunk for chunk in chunks}
+        running = {pool.submit(build_chunk, dataset.root, plan, chunk): chunk for chunk in chunks}
         reports = {}
         finished = as_completed(running)
         for _ in watch(chunks):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.dataset import Dataset
+from manifests.errors import UsageError
 from manifests.hashing import code_version, hash_config, hash_file, short_id
 from manifests.profiles import Profile
 from manifests.schema import Clip, ClipStatus, Group, Source
@@ -82,6 +83,19 @@ class TrumansSettings(BaseModel):
             actor_shadows=self.actor_shadows,
             shadow_size=2048,
         )
+
+
+def settings_from(profile: Profile, values: Mapping[str, object]) -> TrumansSettings:
+    """Settings from what a user gave.
+
+    Raises:
+        UsageError: a value that its setting cannot take; the message names both.
+    """
+    try:
+        return TrumansSettings.model_validate({"profile": profile, **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{first['loc'][0]} '{first['input']}': {first['msg'].lower()}") from error
 
 
 def clip_id_of(settings: TrumansSettings, recording_id: str, window: ClipWindow) -> str:
@@ -224,8 +238,3 @@ def _tracks(
             moving.append(MovingObject(tracked.name, track, source_poses))
         tracks.append(ObjectTrack(scene_object, poses, rest, is_still=is_still))
     return moving, tracks
-
-
-def input_hashes(recording: TrumansRecording, known: Mapping[Path, str]) -> dict[str, str]:
-    """SHA-256 of the recording's input files by role; ``known`` holds those that were hashed before."""
-    return {role: known[path] if path in known else hash_file(path) for role, path in recording.input_files.items()}

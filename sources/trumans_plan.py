@@ -90,6 +90,10 @@ class BuildPlan(BaseModel):
     chunks: tuple[Chunk, ...] = Field(description="Work, scene by scene.")
     skipped: tuple[SkippedMotion, ...] = Field(description="Motions that give no clip.")
 
+    def recording_ids(self) -> list[str]:
+        """Names of the recordings, in order."""
+        return list(dict.fromkeys(each.recording_id for chunk in self.chunks for each in chunk.recordings))
+
     def figures(self) -> PlanFigures:
         """Count clips, hours and bytes; opens no recording and writes nothing."""
         profile = self.settings.profile

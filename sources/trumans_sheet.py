@@ -1,0 +1,63 @@
+"""A contact sheet for each TRUMANS recording: what its clips look like, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from manifests.atomic import write_bytes
+from manifests.dataset import Dataset
+from manifests.schema import Clip, ClipStatus
+from render.contact_sheet import contact_sheet, encode_png
+from render.video import Frames, read_video
+
+SHEETS_FOLDER = "contact_sheets"
+"""Folder in the dataset, one PNG a recording."""
+
+_CLIPS = 3
+_COLUMNS = 6
+_TILE_WIDTH = 180
+
+
+@dataclass(frozen=True)
+class RecordingSheet:
+    """A sheet's PNG file and its picture, uint8 RGB [H,W,3]."""
+
+    path: Path
+    image: NDArray[np.uint8]
+
+
+def write_recording_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list[RecordingSheet]:
+    """Draw the first ready clips of each recording that has any, one PNG a recording.
+
+    Raises:
+        DwmError: a clip's video cannot be read, or the sheet cannot be written.
+    """
+    sheets = []
+    for recording_id in recording_ids:
+        chosen = (ds.field("recording_id") == recording_id) & (ds.field("status") == ClipStatus.READY.value)
+        clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: clip.start_frame)
+        if not clips:
+            continue
+        rows = [row for clip in islice(clips, _CLIPS) for row in _rows(dataset, clip)]
+        title = f"{recording_id}: {len(clips)} clips, scene {clips[0].scene_id}"
+        path = dataset.root / SHEETS_FOLDER / f"{recording_id}.png"
+        image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
+        write_bytes(path, encode_png(image))
+        sheets.append(RecordingSheet(path, image))
+    return sheets
+
+
+def _rows(dataset: Dataset, clip: Clip) -> list[tuple[str, Frames]]:
+    paths = {"interaction": clip.interaction_path, "static": clip.static_path, "hands": clip.hands_path}
+    return [
+        (f"{name} from {clip.start_frame}", read_video(dataset.absolute(path)).frames)
+        for name, path in paths.items()
+        if path is not None
+    ]
