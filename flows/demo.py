@@ -1,4 +1,4 @@
-"""The whole DAG: triplets -> dataset -> splits -> latents -> LoRA -> benchmark table and page."""
+"""The whole DAG: recordings or triplets -> dataset -> splits -> latents -> LoRA -> benchmark table and page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
 from flows.build_official import BuildOfficialParameters, build_official
+from flows.build_trumans import BuildTrumansParameters, build_trumans
 from flows.encode import EncodeParameters, encode
 from flows.train import TrainParameters, train
 from manifests.dataset import Dataset
 from manifests.profiles import get_profile
-from manifests.schema import ClipStatus
+from manifests.schema import ClipStatus, Source
 from manifests.splits import SplitPolicy, SplitSettings
-from sources.pushed_box import claim_folder, plan_recordings
+from sources.synthetic.recording import plan_recordings
+from sources.synthetic.write_exported import claim_folder
 from tasks.base_models import make_untrained_base
 from tasks.building import generate_recording_chunk, split_dataset
 
@@ -37,7 +39,7 @@ class DemoParameters(BaseModel):
     seeds: int = Field(default=3, description="Videos a clip and method.", gt=0)
     num_inference_steps: int = Field(default=20, description="Denoising steps a video (the paper uses 50).", gt=0)
     num_scenes: int = Field(default=8, description="Generated rooms.", gt=2)
-    clips_per_scene: int = Field(default=2, description="Recordings a generated room.", gt=0)
+    recordings_per_scene: int = Field(default=2, description="Recordings a generated room.", gt=0)
 
 
 class DemoResult(BaseModel):
@@ -59,8 +61,7 @@ def demo(parameters: DemoParameters) -> DemoResult:
     """Run every stage; a stage that an earlier, interrupted run has finished is passed over."""
     out, profile = parameters.out.resolve(), get_profile(parameters.profile)
     dataset, base, run = out / "dataset", out / "base", out / "run"
-    raw = parameters.raw.resolve() if parameters.raw else generate_triplets(out / "raw", parameters)
-    imported = build_official(BuildOfficialParameters(raw=raw, dataset=dataset))
+    failures = build(parameters, dataset)
     policy = SplitPolicy.IN_ORDER if parameters.raw else SplitPolicy.SCENE_DISJOINT
     split_dataset(dataset, policy, SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True))
     make_untrained_base(base)
@@ -84,21 +85,28 @@ def demo(parameters: DemoParameters) -> DemoResult:
         table=table / "benchmark.md",
         page=table / "index.html",
         ready_clips=Dataset.open(dataset).clips.count(ds.field("status") == ClipStatus.READY.value),
-        failed_clips=len(imported.failures),
+        failed_clips=failures,
         steps=trained.steps,
         validation_loss_first=trained.validation_loss_first,
         validation_loss_last=trained.validation_loss_last,
     )
 
 
-def generate_triplets(raw: Path, parameters: DemoParameters) -> Path:
-    """Render the generated recordings, a few a task; returns their folder."""
-    profile = get_profile(parameters.profile)
-    claim_folder(raw, profile, seed=0)
-    plans = plan_recordings(parameters.num_scenes, parameters.clips_per_scene, seed=0)
+def build(parameters: DemoParameters, dataset: Path) -> int:
+    """Import the given triplets, or generate recordings and build theirs; returns the number of failed clips."""
+    if parameters.raw:
+        return len(build_official(BuildOfficialParameters(raw=parameters.raw.resolve(), dataset=dataset)).failures)
+    raw = parameters.out.resolve() / "raw"
+    claim_folder(raw, seed=0)
+    plans = plan_recordings(parameters.num_scenes, parameters.recordings_per_scene, seed=0)
     for start in range(0, len(plans), RECORDINGS_A_TASK):
-        generate_recording_chunk(raw, plans[start : start + RECORDINGS_A_TASK], profile)
-    return raw
+        generate_recording_chunk(raw, plans[start : start + RECORDINGS_A_TASK])
+    built = build_trumans(
+        BuildTrumansParameters(
+            raw=raw, dataset=dataset, profile=parameters.profile, source=Source.SYNTHETIC, licence="CC0-1.0"
+        )
+    )
+    return len(built.failures)
 
 
 def training_config(parameters: DemoParameters) -> TrainConfig:

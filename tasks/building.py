@@ -1,4 +1,4 @@
-"""Building a dataset as tasks: generate triplets, import a chunk of clips, split."""
+"""Building a dataset as tasks: generate recordings, import a chunk of clips, split."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from manifests.dataset import Dataset
-from manifests.profiles import Profile
 from manifests.splits import SplitPolicy, SplitReport, SplitSettings, assign_splits
 from sources.official import ClipRequest, ImportReport, ImportSettings, import_chunk
-from sources.pushed_box import RecordingPlan, generate_recordings
+from sources.synthetic.recording import RecordingPlan
+from sources.synthetic.write_exported import generate_recordings
 from tasks.retrying import is_worth_retrying
 
 
 @task(name="generate-recordings", retries=1, retry_condition_fn=is_worth_retrying)
-def generate_recording_chunk(raw: Path, plans: list[RecordingPlan], profile: Profile) -> int:
-    """Render the recordings that are not there yet; returns how many were made."""
-    report = generate_recordings(raw, plans, profile)
-    get_run_logger().info("%d recordings made, %d kept, drawn by %s", report.made, report.kept, report.gl_renderer)
+def generate_recording_chunk(raw: Path, plans: list[RecordingPlan]) -> int:
+    """Write the recordings that are not there yet, in the exported TRUMANS form; returns how many were made."""
+    report = generate_recordings(raw, plans)
+    get_run_logger().info("%d recordings made, %d kept", report.made, report.kept)
     return report.made
 
 

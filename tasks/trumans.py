@@ -12,6 +12,9 @@ from sources.trumans_sheet import write_recording_sheets
 from tasks.artifacts import show_image
 from tasks.retrying import is_worth_retrying
 
+MAX_SHEETS_IN_UI = 24
+"""Contact sheets that become artifacts; all of them lie beside the manifest."""
+
 
 @task(name="render-trumans-chunk", retries=1, retry_condition_fn=is_worth_retrying)
 def render_trumans_chunk(dataset: Path, plan: BuildPlan, chunk: Chunk, *, in_process: bool) -> BuildReport:
@@ -44,7 +47,7 @@ def record_skipped_motions(dataset: Path, plan: BuildPlan) -> int:
 def show_recording_sheets(dataset: Path, plan: BuildPlan) -> list[Path]:
     """Draw a contact sheet of each recording beside the manifest and show it in the UI."""
     sheets = write_recording_sheets(Dataset.open(dataset), plan.recording_ids())
-    for sheet in sheets:
+    for sheet in sheets[:MAX_SHEETS_IN_UI]:
         name = sheet.path.stem
         key = "recording-" + "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
         show_image(key, sheet.image, f"First clips of recording {name}")
