@@ -14,9 +14,10 @@ from flows.build_official import BuildOfficialParameters, build_official
 from flows.encode import EncodeParameters, encode
 from flows.train import TrainParameters, train
 from manifests.dataset import Dataset
+from manifests.errors import DwmError
 from manifests.profiles import get_profile
 from manifests.schema import ClipStatus
-from manifests.splits import SplitPolicy, SplitSettings
+from manifests.splits import SplitPolicy, SplitReport, SplitSettings
 from sources.pushed_box import claim_folder, plan_recordings
 from tasks.base_models import make_untrained_base
 from tasks.building import generate_recording_chunk, split_dataset
@@ -62,7 +63,8 @@ def demo(parameters: DemoParameters) -> DemoResult:
     raw = parameters.raw.resolve() if parameters.raw else generate_triplets(out / "raw", parameters)
     imported = build_official(BuildOfficialParameters(raw=raw, dataset=dataset))
     policy = SplitPolicy.IN_ORDER if parameters.raw else SplitPolicy.SCENE_DISJOINT
-    split_dataset(dataset, policy, SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True))
+    settings = SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True)
+    require_every_split(dataset, split_dataset(dataset, policy, settings))
     make_untrained_base(base)
     encode(EncodeParameters(dataset=dataset, base=base, profile=profile.name))
     trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))
@@ -89,6 +91,21 @@ def demo(parameters: DemoParameters) -> DemoResult:
         validation_loss_first=trained.validation_loss_first,
         validation_loss_last=trained.validation_loss_last,
     )
+
+
+def require_every_split(dataset: Path, report: SplitReport) -> None:
+    """Stop before the long work where there is nothing to train on, to validate with or to test on.
+
+    Raises:
+        DwmError: a split has no ready clip.
+    """
+    empty = [count.split.value for count in report.counts if not count.ready_clips]
+    if empty:
+        ready = sum(count.ready_clips for count in report.counts)
+        raise DwmError(
+            f"{dataset}: {ready} ready clip{'s' if ready > 1 else ''}, too few: none for {' and '.join(empty)}; "
+            "give at least three whole triplets"
+        )
 
 
 def generate_triplets(raw: Path, parameters: DemoParameters) -> Path:
