@@ -196,19 +196,24 @@ def describe_base(path: Path) -> BaseDescription:
     vae = read_json_object(folder / "vae" / "config.json")
     note_path = folder / NOTE_FILE
     note = read_json_object(note_path) if note_path.exists() else {}
-    return BaseDescription(
-        path=folder,
-        name=folder.name,
-        family=detect_family(folder / "transformer" / "config.json"),
-        base_hash=_hash_base(folder),
-        is_untrained=bool(note.get("untrained", False)),
-        latent_channels=int(vae["latent_channels"]),
-        spatial_ratio=2 ** (len(vae["block_out_channels"]) - 1),
-        temporal_ratio=int(vae["temporal_compression_ratio"]),
-        text_tokens=int(transformer["max_text_seq_length"]),
-        text_dim=int(transformer["text_embed_dim"]),
-        scaling_factor=float(vae["scaling_factor"]),
-    )
+    try:
+        return BaseDescription(
+            path=folder,
+            name=folder.name,
+            family=detect_family(folder / "transformer" / "config.json"),
+            base_hash=_hash_base(folder),
+            is_untrained=bool(note.get("untrained", False)),
+            latent_channels=int(vae["latent_channels"]),
+            spatial_ratio=2 ** (len(vae["block_out_channels"]) - 1),
+            temporal_ratio=int(vae["temporal_compression_ratio"]),
+            text_tokens=int(transformer["max_text_seq_length"]),
+            text_dim=int(transformer["text_embed_dim"]),
+            scaling_factor=float(vae["scaling_factor"]),
+        )
+    except KeyError as error:
+        raise DwmError(
+            f"{folder}: {error} is in neither vae/config.json nor transformer/config.json; copy the base model again"
+        ) from error
 
 
 def load_base(path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> BaseModel:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dwm_model.lora import LoraSettings, export_adapter, import_adapter, trainable_parameters
+from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from dwm_model.train_config import TrainConfig
 from manifests.atomic import TEMPORARY_MARK, atomic_folder
 from manifests.errors import DwmError
@@ -108,7 +109,7 @@ def save_checkpoint(
 
     folder = checkpoint_folder(run_folder, state.step)
     if not folder.exists():
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary, safetensors_errors_as_os_errors():
             export_adapter(transformer, settings, temporary)
             save_file(_optimizer_tensors(transformer, optimizer), temporary / _OPTIMIZER_FILE)
             save_file({"rank0": generator.get_state()}, temporary / _RANDOM_FILE)

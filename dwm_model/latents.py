@@ -157,9 +157,10 @@ def plan_encoding(
         Lists of clip ids, sorted.
 
     Raises:
-        DwmError: the geometry does not suit the base, or a shard is damaged.
+        DwmError: the geometry does not suit the base or is longer than every clip, or a shard is damaged.
     """
     geometry.check(base)
+    _require_a_long_clip(dataset, geometry)
     wanted = _fingerprints(dataset)
     done: set[str] = set()
     failed: list[list[str]] = []
@@ -316,7 +317,7 @@ class LatentStore:
         why = "its videos changed after encoding" if clip_id in self._stale else "not encoded"
         return DwmError(
             f"{self.dataset.root}: {how_many}clip {clip_id} has no latents at {self.geometry} for base "
-            f"{self.base.latent_name} ({why}); run `dwm encode`"
+            f"{self.base.latent_name} ({why}); run `dwm encode` with the profile of this size"
         )
 
 
@@ -353,6 +354,17 @@ def _roles(status: str) -> tuple[str, ...]:
 
 def _fingerprint(status: str, output_hashes: dict[str, str]) -> str:
     return short_id(*(part for role in _roles(status) for part in (role, output_hashes.get(f"{role}_path"))))
+
+
+def _require_a_long_clip(dataset: Dataset, geometry: ClipGeometry) -> None:
+    """Refuse a profile that no clip is long enough for, before it makes a ``failed`` row of every clip."""
+    usable = ds.field("status").isin([ClipStatus.READY.value, ClipStatus.CONDITIONS_ONLY.value])
+    longest = max(dataset.clips.read(["num_frames"], usable).column("num_frames").to_pylist(), default=None)
+    if longest is not None and longest < geometry.num_frames:
+        raise DwmError(
+            f"{dataset.root}: no clip has {geometry.num_frames} frames, the longest has {longest}; choose a profile of "
+            "fewer frames or build longer clips"
+        )
 
 
 def _fingerprints(dataset: Dataset) -> dict[str, str]:

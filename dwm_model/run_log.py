@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manifests.atomic import write_text
+from manifests.atomic import explain_os_error, write_text
 
 LOSSES_FILE = "losses.jsonl"
 VALIDATION_FILE = "validation.jsonl"
@@ -69,9 +69,16 @@ class Journal(Generic[RecordT]):
         write_text(self.path, "".join(record.model_dump_json() + "\n" for record in kept))
 
     def append(self, record: RecordT) -> None:
-        """Add a record; it is in the file when this returns."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(record.model_dump_json() + "\n")
+        """Add a record; it is in the file when this returns.
+
+        Raises:
+            DwmError: the disk is full or the file cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(record.model_dump_json() + "\n")
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
 
     def flush_to_disk(self) -> None:
         """Make sure that the records survive a power cut; called before a checkpoint claims their steps."""

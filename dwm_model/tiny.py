@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwm_model.base_model import NOTE_FILE, hide_progress_bars
 from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS, read_json_object
+from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from manifests.atomic import atomic_folder
 from manifests.errors import DwmError
 
@@ -65,7 +66,7 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
             return folder
         raise DwmError(f"{folder}: holds another base model; remove it or choose another folder")
     hide_progress_bars()
-    with atomic_folder(folder) as temporary, torch.random.fork_rng(devices=[]):
+    with atomic_folder(folder) as temporary, safetensors_errors_as_os_errors(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _transformer().save_pretrained(temporary / "transformer")
         _calibrated_vae().save_pretrained(temporary / "vae")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dwm_model.geometry import ClipGeometry
 from dwm_model.lora import LoraSettings
-from manifests.errors import DwmError
+from manifests.errors import DwmError, UsageError
 from manifests.profiles import get_profile
 
 
@@ -96,10 +96,10 @@ def get_preset(name: str) -> TrainConfig:
     """Look a preset up by its name.
 
     Raises:
-        DwmError: no such preset.
+        UsageError: no such preset.
     """
     if name not in PRESETS:
-        raise DwmError(f"training preset '{name}': unknown; choose one of {', '.join(PRESETS)}")
+        raise UsageError(f"training preset '{name}': unknown; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, report, say
 from manifests import atomic
+from manifests.profiles import get_profile
 
 
 @one_line_errors
@@ -26,7 +28,13 @@ def demo(
 
     Example: `dwm demo --out out/demo`, then open `out/demo/benchmark/index.html`.
     """
-    use_own_prefect_home(out)
+    from sources.official import plan_import
+
+    get_profile(profile)
+    if raw is not None:
+        plan_import(raw)  # a wrong folder is told at once, not after Prefect has started
+    if use_own_prefect_home(out):
+        start_temporary_api()
     from flows.demo import DemoParameters
     from flows.demo import demo as demo_flow
 
@@ -41,19 +49,41 @@ def demo(
     report(result, as_json, lines)
 
 
-def use_own_prefect_home(out: Path) -> None:
+def use_own_prefect_home(out: Path) -> bool:
     """Keep Prefect's database under ``out`` and its telemetry off, unless a server is configured.
 
     Must run before Prefect is imported: it reads its settings at import time.
+
+    Returns:
+        Whether there is no server, so that Prefect will start a temporary API.
     """
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    if "PREFECT_API_URL" not in os.environ:
-        home = (out / "prefect").resolve()
-        atomic.make_folder(home)
-        os.environ["PREFECT_HOME"] = str(home)
-        os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
+    if "PREFECT_API_URL" in os.environ:
+        return False
+    home = (out / "prefect").resolve()
+    atomic.make_folder(home)
+    os.environ["PREFECT_HOME"] = str(home)
+    os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
+    return True
+
+
+def start_temporary_api() -> None:
+    """Start Prefect's temporary API out of Ctrl-C's reach.
+
+    A terminal sends Ctrl-C to every process of a command. An API that went with it would leave the flow trying, for
+    minutes, to report that it was interrupted. A process inherits which signals are blocked, so the API never gets
+    this one; Prefect ends it when the command ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True):
+            pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @one_line_errors

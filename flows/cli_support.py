@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -14,6 +15,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from manifests.errors import DwmError
 
@@ -39,7 +41,11 @@ class CommandLineState:
 
 
 def one_line_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Print a `DwmError` as one line and exit with its code; Ctrl-C exits with 130 and says how to go on."""
+    """Print a `DwmError` as one line and exit with its code; Ctrl-C exits with 130 and says how to go on.
+
+    An operating system's refusal that no library function has explained is told in one line, too. ``--debug`` shows the
+    traceback of either.
+    """
 
     @wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
@@ -48,23 +54,37 @@ def one_line_errors(function: Callable[..., None]) -> Callable[..., None]:
         except DwmError as error:
             if CommandLineState.debug:
                 raise
-            console.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+            _say_error(str(error))
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if CommandLineState.debug or error.errno == errno.EPIPE:  # typer ends quietly when `| head` has closed
+                raise
+            _say_error(_describe_os_error(error))
+            raise typer.Exit(EXIT_PROBLEMS) from None
         except KeyboardInterrupt:
-            console.print("interrupted: what was finished is kept; run the same command again to continue")
+            say("interrupted: what was finished is kept; run the same command again to continue")
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return wrapped
 
 
-def _plain(text: str) -> str:
-    """Escape what rich would read as markup."""
-    return text.replace("[", r"\[")
+def _say_error(message: str) -> None:
+    console.print(Text.assemble(("error:", "bold red"), f" {_one_line(message)}"), soft_wrap=True)
+
+
+def _describe_os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = "check that the file may be read and written and that the disk has room (`dwm --debug` shows where)"
+    return f"{where}{error.strerror or error}; {remedy}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
 
 
 def say(text: str) -> None:
-    """Print one line for a person."""
-    console.print(_plain(text), soft_wrap=True)
+    """Print one line for a person; nothing in it is taken for markup."""
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def report(result: object, as_json: bool, lines: Iterable[str]) -> None:
@@ -79,7 +99,7 @@ def report(result: object, as_json: bool, lines: Iterable[str]) -> None:
 
 def _progress_bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def progress(items: list[_Item], label: str) -> Iterator[_Item]:
@@ -96,13 +116,27 @@ def step_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def set_up_logging(debug: bool) -> None:
-    """Show everything that the library logs with ``--debug``; without it Python's default shows warnings.
+class ConsoleHandler(logging.Handler):
+    """Log messages on standard error, above a progress bar that is running."""
 
-    Prefect only formats its own messages when nothing has set logging up before it.
-    """
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        say(self.format(record))
+
+
+def _is_told_anyway(record: logging.LogRecord) -> bool:
+    """Whether a message is about an error that `one_line_errors` prints (Prefect logs it in every flow)."""
+    error = record.exc_info[1] if record.exc_info else None
+    return isinstance(error, DwmError | KeyboardInterrupt)
+
+
+def set_up_logging(debug: bool) -> None:
+    """Send the library's log messages to standard error: warnings, or everything with ``--debug``."""
     CommandLineState.debug = debug
-    if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
-        for noisy in ("matplotlib", "PIL", "numba", "httpx", "httpcore", "OpenGL"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler = ConsoleHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    if not debug:
+        handler.addFilter(lambda record: not _is_told_anyway(record))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
+    for noisy in ("matplotlib", "PIL", "numba", "httpx", "httpcore", "OpenGL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -15,9 +15,10 @@ from flows.build_trumans import BuildTrumansParameters, build_trumans
 from flows.encode import EncodeParameters, encode
 from flows.train import TrainParameters, train
 from manifests.dataset import Dataset
+from manifests.errors import DwmError
 from manifests.profiles import get_profile
 from manifests.schema import ClipStatus, Source
-from manifests.splits import SplitPolicy, SplitSettings
+from manifests.splits import SplitPolicy, SplitReport, SplitSettings
 from sources.synthetic.recording import plan_recordings
 from sources.synthetic.write_exported import claim_folder
 from tasks.base_models import make_untrained_base
@@ -63,7 +64,8 @@ def demo(parameters: DemoParameters) -> DemoResult:
     dataset, base, run = out / "dataset", out / "base", out / "run"
     failures = build(parameters, dataset)
     policy = SplitPolicy.IN_ORDER if parameters.raw else SplitPolicy.SCENE_DISJOINT
-    split_dataset(dataset, policy, SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True))
+    settings = SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True)
+    require_every_split(dataset, split_dataset(dataset, policy, settings))
     make_untrained_base(base)
     encode(EncodeParameters(dataset=dataset, base=base, profile=profile.name))
     trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))
@@ -90,6 +92,21 @@ def demo(parameters: DemoParameters) -> DemoResult:
         validation_loss_first=trained.validation_loss_first,
         validation_loss_last=trained.validation_loss_last,
     )
+
+
+def require_every_split(dataset: Path, report: SplitReport) -> None:
+    """Stop before the long work where there is nothing to train on, to validate with or to test on.
+
+    Raises:
+        DwmError: a split has no ready clip.
+    """
+    empty = [count.split.value for count in report.counts if not count.ready_clips]
+    if empty:
+        ready = sum(count.ready_clips for count in report.counts)
+        raise DwmError(
+            f"{dataset}: {ready} ready clip{'s' if ready > 1 else ''}, too few: none for {' and '.join(empty)}; "
+            "give at least three whole triplets"
+        )
 
 
 def build(parameters: DemoParameters, dataset: Path) -> int:

@@ -64,7 +64,8 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
     log_path = run / "train.log"
     progress = ProgressArtifact("training-progress", f"Training steps of {run.name}, {config.max_steps} in all")
     with log_path.open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+        # A session of its own: Ctrl-C comes from us alone, as a SIGTERM, so that a checkpoint is still written.
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
         try:
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
