@@ -25,7 +25,9 @@ _WIDEST, _OPENING = -0.4, 0.3
 """How far fingers open beyond the open shape where they must, and from the touch; shares of open to closed."""
 
 _REACH_OF_FIT_M = 0.16
+_WRAP_SHARE = 1.2
 _THUMB = 4
+_FINGERS = range(5)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class HandFitter:
         main = np.argmax(weights[:, joints], axis=1)
         self.finger_of_vertex = np.where(main == 0, -1, (main - 1) // 3)
         """[n] finger (index, middle, pinky, ring, thumb) that moves each vertex of the hand, -1 for the palm."""
+        self.is_outer_bone = (main > 0) & ((main - 1) % 3 > 0)
+        """[n] whether a vertex belongs to a finger's second or third bone."""
         self.tip_of_finger = [np.flatnonzero(main == 3 * finger + 3) for finger in range(_THUMB + 1)]
         """Positions in ``ids`` of the vertices of each finger's last bone."""
 
@@ -125,7 +129,8 @@ class HandFitter:
         pose[:, self.arm.first_finger : self.arm.first_finger + FINGER_JOINTS] = fingers
         still = BodyMotion(pose, np.zeros((len(fingers), 3)), np.zeros(0), np.zeros(0))
         origin = self.arm.rest_joints[self.arm.wrist].astype(np.float32)
-        return self.body.skin(still, self.ids).vertices - origin
+        points: npt.NDArray[np.float32] = self.body.skin(still, self.ids).vertices - origin
+        return points
 
     def pinch_rotation(self, style: GripStyle, across: npt.ArrayLike, approach: npt.ArrayLike) -> Floats:
         """Rotation [3,3] of the wrist whose open thumb and fingers oppose each other along ``across`` [3].
@@ -205,21 +210,50 @@ class HandFitter:
         return direction * low
 
     def _close(self, pose: Floats, opened: Floats, closed: Floats, solids: Sequence[Solid]) -> tuple[Floats, Floats]:
-        """Fingers [15,3] a little before and where the skin of each first touches, between open and closed."""
+        """Fingers [15,3] a little before and where the skin of each first touches, between open and closed.
+
+        Where a finger's root touches first, its outer bones go on and wrap around the thing.
+        """
         shares = np.linspace(_WIDEST, 1.0, _CLOSING_STEPS)
-        poses = opened + shares[:, None, None] * (closed - opened)
-        points = self.points(poses) @ pose[:3, :3].T + pose[:3, 3]
-        distances = distance_to(solids, points)
-        touch = np.full(_THUMB + 1, np.nan)
-        for finger in range(_THUMB + 1):
-            nearest = distances[:, self.finger_of_vertex == finger].min(axis=1)
+        distances = self._distances(pose, opened + shares[:, None, None] * (closed - opened), solids)
+        ranges = [_touching_range(shares, distances[:, self.finger_of_vertex == finger]) for finger in _FINGERS]
+        ends = np.array([end for _, end in ranges])
+        fallback = float(np.nanmean(ends)) if np.isfinite(ends).any() else 0.5
+        share = np.repeat(np.where(np.isnan(ends), fallback, ends), 3)[:, None]
+        starts = np.repeat([start for start, _ in ranges], 3)[:, None]
+        before = np.maximum(starts, share - _OPENING)
+        held = opened + share * (closed - opened)
+        return opened + before * (closed - opened), self._wrap(pose, held, closed - opened, solids)
+
+    def _wrap(self, pose: Floats, held: Floats, way: Floats, solids: Sequence[Solid]) -> Floats:
+        """Go on with the outer two bones of each finger until they touch as well."""
+        outer = np.tile([[0.0], [1.0], [1.0]], (len(_FINGERS), 1))
+        shares = np.linspace(0.0, _WRAP_SHARE, _CLOSING_STEPS)
+        distances = self._distances(pose, held + shares[:, None, None] * outer * way, solids)
+        ends = []
+        for finger in _FINGERS:
+            nearest = distances[:, (self.finger_of_vertex == finger) & self.is_outer_bone].min(axis=1)
             touching = np.flatnonzero(nearest < _TOUCH_GAP_M)
-            if len(touching):
-                last = max(int(touching[0]), 1)
-                before, after = nearest[last - 1], nearest[last]
-                past = np.clip((_TOUCH_GAP_M - after) / max(before - after, 1e-9), 0.0, 1.0)
-                touch[finger] = shares[last] - past * (shares[1] - shares[0])
-        fallback = float(np.nanmean(touch)) if np.isfinite(touch).any() else 0.5
-        share = np.repeat(np.where(np.isnan(touch), fallback, touch), 3)[:, None]
-        before_touch = np.maximum(share - _OPENING, _WIDEST)
-        return opened + before_touch * (closed - opened), opened + share * (closed - opened)
+            # Pads that touch already, or that never would, stay where they are.
+            ends.append(float(shares[max(touching[0] - 1, 0)]) if len(touching) else 0.0)
+        result: Floats = held + np.repeat(ends, 3)[:, None] * outer * way
+        return result
+
+    def _distances(self, pose: Floats, fingers: Floats, solids: Sequence[Solid]) -> Floats:
+        return distance_to(solids, self.points(fingers) @ pose[:3, :3].T + pose[:3, 3])
+
+
+def _touching_range(shares: Floats, distances: Floats) -> tuple[float, float]:
+    """Share from which a finger is free, and share at which it then first touches (NaN: never), from [K,n]."""
+    nearest = distances.min(axis=1)
+    free = np.flatnonzero(nearest >= _TOUCH_GAP_M)
+    if not len(free):
+        best = float(shares[int(np.argmax(nearest))])
+        return best, best
+    touching = np.flatnonzero(nearest[free[0] :] < _TOUCH_GAP_M)
+    if not len(touching):
+        return float(shares[free[0]]), float("nan")
+    last = free[0] + int(touching[0])
+    before, after = nearest[last - 1], nearest[last]
+    past = (_TOUCH_GAP_M - after) / (before - after)
+    return float(shares[free[0]]), float(shares[last] - past * (shares[1] - shares[0]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from render.rotations import Floats, matrix_from_axis_angle
-from render.scene import Lighting, Material, SceneObject, Surface, box_surface, translated
+from render.scene import Lighting, Material, SceneObject, SpotLight, Surface, box_surface, translated
 from sources.synthetic import textures
 from sources.synthetic.furniture import (
     ACCENTS,
@@ -39,12 +39,12 @@ from sources.synthetic.props import (
     make_lidded_box,
     make_tin,
 )
-from sources.synthetic.rooms import make_lighting, make_table
+from sources.synthetic.rooms import make_table
 from sources.synthetic.solids import Box
 
 _BOARD = 0.02
 _CHEST_DEPTH, _CUPBOARD_DEPTH = 0.42, 0.36
-CHEST_DISTANCE, CUPBOARD_DISTANCE = 0.60, 0.60
+CHEST_DISTANCE, CUPBOARD_DISTANCE = 0.64, 0.70
 """From the pelvis of a standing person to the front of the furniture."""
 
 
@@ -114,7 +114,7 @@ def make_household(random: np.random.Generator) -> Household:
     box, lid = make_lidded_box(random)
     return Household(
         background=tuple(background),
-        lighting=make_lighting(random),
+        lighting=_lighting(random),
         seat=np.eye(4),
         at_chest=at_chest,
         at_cupboard=at_cupboard,
@@ -150,7 +150,7 @@ def _wood(random: np.random.Generator) -> tuple[str, Material, Material]:
 def _chest(random: np.random.Generator) -> tuple[list[SceneObject], tuple[Prop, ...], dict[str, Floats]]:
     """A chest of drawers in the frame of its place: its case, the two upper drawers, their closed poses."""
     name, case, front = _wood(random)
-    width, height, depth = float(random.uniform(0.56, 0.7)), float(random.uniform(1.04, 1.12)), _CHEST_DEPTH
+    width, height, depth = float(random.uniform(0.56, 0.7)), float(random.uniform(1.10, 1.18)), _CHEST_DEPTH
     rows = 4
     row = (height - 0.10 - _BOARD) / rows
     start = CHEST_DISTANCE
@@ -178,7 +178,7 @@ def _chest(random: np.random.Generator) -> tuple[list[SceneObject], tuple[Prop, 
             drawers.append(drawer)
             closed[drawer.name] = pose
         else:
-            surfaces += [translated(surface, pose[:3, 3]) for surface in drawer.surfaces]
+            surfaces += [translated(surface, pose[:3, 3].tolist()) for surface in drawer.surfaces]
     things = fruit_bowl(random, (0.0, 0.0, 0.0)) if random.random() < 0.5 else book_stack(random, (0.0, 0.0, 0.0))
     top = (float(random.uniform(-0.15, 0.15)), height, start + depth * 0.6)
     items = [placed("chest", surfaces, (0.0, 0.0, 0.0)), placed(things.name, list(things.surfaces), top, 0.3)]
@@ -190,11 +190,11 @@ def _cupboard(random: np.random.Generator) -> tuple[list[SceneObject], Prop, Flo
     name, case, front = _wood(random)
     width, height, depth, start = (
         float(random.uniform(0.42, 0.48)),
-        float(random.uniform(1.75, 1.9)),
+        float(random.uniform(1.82, 1.95)),
         _CUPBOARD_DEPTH,
         CUPBOARD_DISTANCE,
     )
-    low, high = 0.92, 1.56
+    low, high = 1.02, 1.66
     side = float(random.choice([-1.0, 1.0]))
     hinge = -side * (width / 2 - 0.01) + side * 0.02
     middle = start + depth / 2
@@ -205,15 +205,23 @@ def _cupboard(random: np.random.Generator) -> tuple[list[SceneObject], Prop, Flo
         Box((0.0, (low + high) / 2, middle + 0.01), (width - 2 * _BOARD, 0.015, depth - 0.05)),
     ]
     shift = np.array([hinge + side * (width / 2 - 0.02), 0.0, 0.0])
-    surfaces = [translated(box_surface(board.size, case), np.array(board.centre) + shift) for board in boards]
+    surfaces = [
+        translated(box_surface(board.size, case), (board.centre[0] + float(shift[0]), *board.centre[1:]))
+        for board in boards
+    ]
     for bottom, top in ((0.06, low - 0.02), (high + 0.02, height)):
         panel = (width - 2 * _BOARD, top - bottom, 0.02)
-        surfaces.append(translated(box_surface(panel, front), np.add(shift, (0.0, (bottom + top) / 2, start + 0.02))))
+        surfaces.append(translated(box_surface(panel, front), (float(shift[0]), (bottom + top) / 2, start + 0.02)))
     for level in (low, (low + high) / 2 + 0.008):
         surfaces += _crockery(random, width, level, middle + 0.02, float(shift[0]))
     filling = Material(scaled(pick(random, WALLS), 0.8))
     door = make_door(
-        "cupboard_door", f"door of the {name} cupboard", width - 0.02, high - low - 0.004, side, front, filling
+        "cupboard_door",
+        f"door of the {name} cupboard",
+        (width - 0.02, high - low - 0.004),
+        side=side,
+        front=front,
+        panel=filling,
     )
     pose = np.eye(4)
     pose[:3, 3] = (hinge - side * 0.01, (low + high) / 2, start - 0.021)
@@ -245,3 +253,19 @@ def _decoration(random: np.random.Generator, half_width: float) -> list[SceneObj
         image = box_surface((*size, 0.03), Material(WHITE, textures.picture(random), max(size)))
         items.append(placed("picture", [frame, translated(image, (0, 0, -0.008))], place, turn))
     return items
+
+
+def _lighting(random: np.random.Generator) -> Lighting:
+    """A ceiling lamp near the middle of the room, warm or cold, under a bright ceiling."""
+    warmth, strength = float(random.uniform(-1, 1)), float(random.uniform(4.0, 4.8))
+    tint = (1.0 + 0.10 * warmth, 1.0, 1.0 - 0.16 * warmth)
+    side = float(random.choice([-1.0, 1.0]))
+    lamp = (side * float(random.uniform(0.3, 0.8)), 2.5, float(random.uniform(0.1, 0.6)))
+    ambient = float(random.uniform(0.36, 0.44))
+    return Lighting(
+        sky=scaled(tint, ambient),
+        ground=scaled((0.95, 0.9, 0.85), ambient * 0.75),
+        spot=SpotLight(lamp, (0.0, 0.5, 0.1), scaled(tint, strength), 140.0),
+        fill_position=(-side * 0.7, 2.0, -0.7),
+        fill_power=scaled((0.95, 0.97, 1.0), 1.1),
+    )

@@ -18,12 +18,14 @@ from sources.synthetic.posture import (
     joints_of,
     pose_torso,
 )
-from sources.synthetic.solids import Box
+from sources.synthetic.solids import Box, Solid, distance_to
 from sources.synthetic.timing import Timeline, between, ease, smoothed
 
 _UP = np.array([0.0, 1.0, 0.0])
 _ELBOW_HANGING = (0.25, -0.2, -0.9)
-_PREGRASP_M = 0.12
+_PREGRASPS_M = (0.12, 0.18, 0.24, 0.30, 0.38)
+_LIFT_M = 0.08
+_CLEARANCE_M = 0.0
 _STRETCH = 0.94
 """Longest distance from shoulder to wrist, as a share of the straight arm."""
 
@@ -41,6 +43,8 @@ class Script:
         right: the hand that acts.
         timeline: when.
         carrier: [T,4,4] pose of the thing as the hand holds it (a hinged thing may turn within the hand).
+        thing_poses: [T,4,4] pose of the thing itself.
+        solids: the thing, for the hand to keep clear of.
         hold: the hand fitted to the thing.
         focus: [T,3] what the person watches.
         leave: [3] direction in the thing's frame in which the hand leaves.
@@ -55,6 +59,8 @@ class Script:
     right: bool
     timeline: Timeline
     carrier: Floats
+    thing_poses: Floats
+    solids: tuple[Solid, ...]
     hold: Hold
     focus: Floats
     leave: Floats
@@ -70,7 +76,7 @@ def perform(body: BodyModel, script: Script) -> BodyMotion:
     timeline = script.timeline
     fitters = {right: HandFitter(body, Arm.of(body, right=right)) for right in (False, True)}
     rests = {right: _rest_pose(fitter, script) for right, fitter in fitters.items()}
-    wrist, turn = _wrist_path(script, rests[script.right][0])
+    wrist, turn = _wrist_path(script, rests[script.right][0], fitters[script.right])
     pelvis, twist = _sway(script)
     goal = _needed_lean(body, script, wrist, pelvis, twist)
     lean = _lean(script, goal)
@@ -78,28 +84,34 @@ def perform(body: BodyModel, script: Script) -> BodyMotion:
     aim_head(body, pose, translation, _gaze(script, wrist))
 
     fingers = _fingers(script, rests[script.right][1])
-    near = timeline.at_thing
-    hanging = script.posture is Posture.STANDING
     for right, fitter in fitters.items():
-        arm = fitter.arm
         rest, rest_fingers = rests[right]
-        rows = slice(arm.first_finger, arm.first_finger + FINGER_JOINTS)
-        pose[:, rows] = fingers if right == script.right else rest_fingers
+        acts = right == script.right
+        rows = slice(fitter.arm.first_finger, fitter.arm.first_finger + FINGER_JOINTS)
+        pose[:, rows] = fingers if acts else rest_fingers
+        places = wrist if acts else rest[:3, 3] + _drift(script)
+        turns = turn if acts else np.broadcast_to(rest[:3, :3], turn.shape)
+        outward = _elbows(script, acts=acts)
         for frame in range(timeline.num_frames):
-            acts = right == script.right
-            share = float(near[frame]) if acts or not hanging else 0.0
-            outward = np.add(np.multiply(ELBOW_OUT, share), np.multiply(_ELBOW_HANGING, 1 - share)) if hanging else None
-            place = (wrist[frame], turn[frame]) if acts else (rest[:3, 3] + _drift(script, frame), rest[:3, :3])
-            arm.place_wrist(pose[frame], translation[frame], *place, outward=ELBOW_OUT if outward is None else outward)
+            fitter.arm.place_wrist(pose[frame], translation[frame], places[frame], turns[frame], outward=outward[frame])
     return BodyMotion(pose, translation, betas=np.zeros(0), expression=np.zeros(0), flat_hand_mean=True)
 
 
-def _drift(script: Script, frame: int) -> Floats:
-    """A hanging arm moves a little; a hand on the table does not."""
+def _elbows(script: Script, *, acts: bool) -> Floats:
+    """Directions [T,3] of a left elbow: behind a hanging arm, aside of one at work."""
     if script.posture is Posture.SEATED:
-        return np.zeros(3)
-    time = frame / 30.0
-    return np.array([0.0, 0.0, 0.012 * np.sin(2.1 * time + script.phases[0])])
+        return np.tile(ELBOW_OUT, (script.timeline.num_frames, 1))
+    share = script.timeline.at_thing[:, None] * float(acts)
+    result: Floats = share * np.array(ELBOW_OUT) + (1 - share) * np.array(_ELBOW_HANGING)
+    return result
+
+
+def _drift(script: Script) -> Floats:
+    """Offsets [T,3] of the resting hand: a hanging arm moves a little, a hand on the table does not."""
+    drift = np.zeros((script.timeline.num_frames, 3))
+    if script.posture is Posture.STANDING:
+        drift[:, 2] = 0.012 * np.sin(2.1 * script.timeline.frames / 30.0 + script.phases[0])
+    return drift
 
 
 def _rest_pose(fitter: HandFitter, script: Script) -> tuple[Floats, Floats]:
@@ -112,39 +124,74 @@ def _rest_pose(fitter: HandFitter, script: Script) -> tuple[Floats, Floats]:
         return pose, _RELAXED.pose(arm.side)
     front = script.table.centre[2] - script.table.size[2] / 2
     top = script.table.centre[1] + script.table.size[1] / 2
-    rotation = arm.orientation(Grip((-0.35, 0.02, 1.0), (-0.05, -1.0, 0.0), 0, 0, 0))
+    rotation = arm.orientation(Grip((-0.16, 0.02, 1.0), (-0.05, -1.0, 0.0), 0, 0, 0))
     style = GripStyle(_FLAT, _FLAT, centre=(0.0, 0.03, 0.0))
-    target = np.array([arm.side * 0.27, top, front + 0.0])
+    target = np.array([arm.side * 0.29, top, front + 0.0])
     hold = fitter.fit(style, target, [script.table], rotation=rotation, press=-_UP, close=False)
     return hold.thing_from_wrist, hold.closed_fingers
 
 
-def _wrist_path(script: Script, rest: Floats) -> tuple[Floats, Floats]:
-    """Places [T,3] and rotations [T,3,3] of the acting wrist: rest, reach, hold, return."""
+def _wrist_path(script: Script, rest: Floats, fitter: HandFitter) -> tuple[Floats, Floats]:
+    """Places [T,3] and rotations [T,3,3] of the acting wrist: rest, reach, hold, return.
+
+    The hand comes and goes along its directions for so long that it keeps clear of the thing.
+    """
     timeline = script.timeline
     contact = script.carrier @ script.hold.thing_from_wrist
     places, turns = contact[:, :3, 3].copy(), contact[:, :3, :3].copy()
-    arrive = timeline.share(timeline.reach, timeline.touch)
-    depart = timeline.share(timeline.released, timeline.home)
-    first, last = script.carrier[timeline.touch], script.carrier[timeline.released]
-    for frame in range(timeline.num_frames):
-        if frame < timeline.touch:
-            share, state = float(arrive[frame]), contact[timeline.touch]
-            via = state[:3, 3] - first[:3, :3] @ script.hold.approach * _PREGRASP_M + _UP * 0.03
-        elif frame > timeline.released:
-            share, state = 1.0 - float(depart[frame]), contact[timeline.released]
-            via = state[:3, 3] + last[:3, :3] @ script.leave * _PREGRASP_M + _UP * 0.03
-        else:
-            continue
-        places[frame] = (1 - share) ** 2 * rest[:3, 3] + 2 * share * (1 - share) * via + share**2 * state[:3, 3]
-        turns[frame] = between(rest[:3, :3], state[:3, :3], float(ease(np.array(1.35 * share))))
+    hand = fitter.points(script.hold.open_fingers[None])[0]
+    for frames, at, direction, share in (
+        (
+            np.arange(timeline.touch),
+            timeline.touch,
+            -script.hold.approach,
+            timeline.share(timeline.reach, timeline.touch),
+        ),
+        (
+            np.arange(timeline.released + 1, timeline.num_frames),
+            timeline.released,
+            script.leave,
+            1.0 - timeline.share(timeline.released, timeline.home),
+        ),
+    ):
+        state, away = contact[at], script.carrier[at, :3, :3] @ direction
+        best = -np.inf
+        for length in _PREGRASPS_M:
+            path, turn = _curve(rest, state, away * length, share[frames])
+            points = np.einsum("tab,nb->tna", turn, hand[::3]) + path[:, None]
+            gap = float(distance_to(script.solids, _into(script.thing_poses[at], points)).min())
+            if script.table is not None:
+                gap = min(gap, float(script.table.distance(points).min()))
+            if gap > best + 1e-4:
+                best = gap
+                places[frames], turns[frames] = path, turn
+            if gap > _CLEARANCE_M:
+                break
     return places, turns
+
+
+def _curve(rest: Floats, state: Floats, away: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    """Places [n,3] and rotations [n,3,3] between a rest (share 0) and a touch (share 1) that is met from ``away``."""
+    share = shares[:, None]
+    start, end = rest[:3, 3], state[:3, 3]
+    lift, via = start + _UP * _LIFT_M, end + away
+    rest_part = (1 - share) ** 3 * start + 3 * share * (1 - share) ** 2 * lift
+    places = rest_part + 3 * share**2 * (1 - share) * via + share**3 * end
+    turns = [between(rest[:3, :3], state[:3, :3], float(ease(np.array(1.35 * value)))) for value in shares]
+    return places, np.stack(turns)
+
+
+def _into(pose: Floats, points: Floats) -> Floats:
+    """World points [...,3] in the frame of a pose [4,4]."""
+    result: Floats = (points - pose[:3, 3]) @ pose[:3, :3]
+    return result
 
 
 def _fingers(script: Script, rest: Floats) -> Floats:
     """[T,15,3] of the acting hand."""
     timeline = script.timeline
-    ready = timeline.share(timeline.reach, timeline.touch - 3) - timeline.share(timeline.released + 3, timeline.home)
+    ready_at = timeline.reach + 0.6 * (timeline.touch - timeline.reach)
+    ready = timeline.share(timeline.reach, ready_at) - timeline.share(timeline.released + 10, timeline.home)
     closed = timeline.closed[:, None, None]
     hold = script.hold
     shaped = hold.open_fingers + closed * (hold.closed_fingers - hold.open_fingers)

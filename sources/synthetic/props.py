@@ -61,7 +61,7 @@ def make_carton(random: np.random.Generator) -> Prop:
     size = np.array([random.uniform(0.15, 0.21), random.uniform(0.12, 0.15), random.uniform(0.12, 0.15)])
     kind = str(random.choice(["plain", "checked", "ribbon", "band"]))
     skin = textures.checks(random, colour) if kind == "checked" else textures.plaster(random, colour)
-    up = (0.0, size[1] / 2, 0.0)
+    up = (0.0, float(size[1]) / 2, 0.0)
     surfaces = [translated(box_surface(size.tolist(), Material(WHITE, skin, 0.12, gloss=0.06)), up)]
     trim = Material(pick(random, ACCENTS), gloss=0.1)
     if kind == "ribbon":
@@ -69,8 +69,8 @@ def make_carton(random: np.random.Generator) -> Prop:
         surfaces.append(translated(box_surface((band, size[1] + lift, size[2] + lift), trim), up))
         surfaces.append(translated(box_surface((size[0] + lift, size[1] + lift, band), trim), up))
     if kind == "band":
-        lift = (0.0, size[1] - 0.0165, 0.0)
-        surfaces.append(translated(box_surface((size[0] + 0.002, 0.035, size[2] + 0.002), trim), lift))
+        top = (0.0, float(size[1]) - 0.0165, 0.0)
+        surfaces.append(translated(box_surface((size[0] + 0.002, 0.035, size[2] + 0.002), trim), top))
     label = f"checked {name} box" if kind == "checked" else f"{name} box"
     solid = Box((0.0, float(size[1]) / 2, 0.0), _three(size))
     return Prop("carton", label, tuple(surfaces), (solid,), size, np.array([0.0, size[1] / 2, 0.0]))
@@ -106,7 +106,7 @@ def make_drink(random: np.random.Generator) -> Prop:
         total = height + 0.088
     solid = Cylinder((0.0, height / 2, 0.0), radius, height)
     size = np.array([2 * radius, total, 2 * radius])
-    return Prop(kind, f"{colour_name} {kind}", tuple(surfaces), (solid,), size, np.array([0.0, 0.055, 0.0]))
+    return Prop(kind, f"{colour_name} {kind}", tuple(surfaces), (solid,), size, np.array([0.0, 0.069, 0.0]))
 
 
 def make_tin(random: np.random.Generator) -> Prop:
@@ -125,7 +125,7 @@ def make_tin(random: np.random.Generator) -> Prop:
         surfaces.append(translated(box_surface(extent, Material(tone)), place))
     solid = Box((0.0, height / 2, 0.0), (width, height, width))
     size = np.array([width, height, width])
-    return Prop("tin", f"{name} tin", tuple(surfaces), (solid,), size, np.array([0.0, height - 0.02, 0.0]))
+    return Prop("tin", f"{name} tin", tuple(surfaces), (solid,), size, np.array([0.0, height - 0.013, 0.0]))
 
 
 def make_lidded_box(random: np.random.Generator) -> tuple[Prop, Prop]:
@@ -144,7 +144,7 @@ def make_lidded_box(random: np.random.Generator) -> tuple[Prop, Prop]:
         "storage_box", f"{name} box", tuple(surfaces), tuple(parts), np.array([width, height, depth]), np.zeros(3)
     )
     plate = Box((0.0, _LID_THICKNESS_M / 2, -depth / 2), (width + 0.008, _LID_THICKNESS_M, depth + 0.008))
-    knob = Cylinder((0.0, _LID_THICKNESS_M + 0.016, -depth + 0.032), 0.014, 0.032)
+    knob = Cylinder((0.0, _LID_THICKNESS_M + 0.019, -depth + 0.028), 0.014, 0.038)
     lid_surfaces = (
         translated(box_surface(plate.size, shell), plate.centre),
         translated(cylinder_surface(knob.radius, knob.length, _METAL), knob.centre),
@@ -155,7 +155,7 @@ def make_lidded_box(random: np.random.Generator) -> tuple[Prop, Prop]:
         lid_surfaces,
         (plate, knob),
         np.array([width, _LID_THICKNESS_M, depth]),
-        np.array(knob.centre) - [0.0, 0.002, 0.0],
+        np.array(knob.centre) + np.array([0.0, 0.004, 0.0]),
     )
     return box, lid
 
@@ -176,16 +176,17 @@ def make_drawer(name: str, label: str, size: tuple[float, float, float], front: 
             for s in (-1.0, 1.0)
         ),
     ):
-        surfaces.append(translated(box_surface(part.size, tray), part.centre))
+        surfaces += [translated(box_surface(part.size, tray), part.centre)]
     cloth = (inner * 0.5, height * 0.35, depth * 0.6)
     surfaces.append(translated(box_surface(cloth, inside), (-inner * 0.15, low + height * 0.2, 0.03 + depth * 0.4)))
     return Prop(name, label, tuple(surfaces), (panel, bar), np.array(size), np.array(bar.centre))
 
 
 def make_door(
-    name: str, label: str, width: float, height: float, side: float, front: Material, panel: Material
+    name: str, label: str, size: tuple[float, float], *, side: float, front: Material, panel: Material
 ) -> Prop:
-    """A door on a vertical hinge through the origin that reaches towards ``side`` (+1 or -1) along x, with a bar."""
+    """A door (width, height) on a vertical hinge at the origin that reaches towards ``side`` * x, with a bar."""
+    width, height = size
     plate = Box((side * width / 2, 0.0, 0.01), (width, height, 0.02))
     bar = Box((side * (width - 0.05), -0.06, -HANDLE_GAP_M), (_BAR_M, 0.15, _BAR_M))
     surfaces = [translated(box_surface(plate.size, front), plate.centre), *_bar_surfaces(bar)]

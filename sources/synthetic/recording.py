@@ -13,7 +13,7 @@ import numpy as np
 
 from render.body import BodyModel, BodyMotion, Joint, load_body
 from render.rotations import Floats, axis_angle_from_matrix, matrix_from_axis_angle
-from sources.synthetic.actions import Action, Director, StagedAction
+from sources.synthetic.actions import Action, StagedAction, stage_action
 from sources.synthetic.household import Household, make_household
 from sources.synthetic.performance import perform
 from sources.trumans import ActionInterval, BodyParameters
@@ -82,7 +82,7 @@ def compose_recording(plan: RecordingPlan, body: BodyModel | None = None) -> Syn
     actor = body or load_body()
     household = household_of(plan.seed, plan.scene)
     random = np.random.default_rng([plan.seed, plan.scene, plan.recording, 1])
-    staged = Director(household, actor, random).stage(plan.action)
+    staged = stage_action(plan.action, household, actor, random)
     motion = perform(actor, staged.script)
     timeline = staged.script.timeline
     interval = ActionInterval(timeline.reach, timeline.released + 1, staged.text)
