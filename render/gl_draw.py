@@ -54,7 +54,7 @@ class DrawItem:
         hidden_faces: npt.NDArray[np.int64] | None = None,
     ) -> None:
         faces = surface.faces if hidden_faces is None else np.concatenate([surface.faces, hidden_faces])
-        colours = np.concatenate([surface.colours, np.ones((len(surface.colours), 1), np.float32)], axis=1)
+        colours = _opaque(surface.colours)
         self._primitive = pyrender.Primitive(
             positions=surface.vertices,
             normals=surface.normals,
@@ -68,6 +68,9 @@ class DrawItem:
             gl.glDisableVertexAttribArray(attribute)
         gl.glBindVertexArray(0)
         self._interleaved: FloatArray | None = None
+        self._surface = surface
+        for copied in ("_positions", "_normals", "_texcoord_0", "_color_0", "_indices"):
+            setattr(self._primitive, copied, None)  # the context has them: no second copy in memory
         self.texture = texture
         self.has_holes = surface.texture is not None and surface.texture.shape[-1] == 4
         self.gloss = np.array([surface.gloss], np.float32)
@@ -88,8 +91,7 @@ class DrawItem:
         """Give it new positions and normals [V,3], in place."""
         primitive = self._primitive
         if self._interleaved is None:
-            parts = (primitive.positions, primitive.normals, primitive.texcoord_0, primitive.color_0)
-            self._interleaved = np.hstack(parts).astype(np.float32)
+            self._interleaved = _interleaved(self._surface)
         data = self._interleaved
         data[:, :3], data[:, 3:6] = vertices, normals
         self.corners = self.world_corners = box_corners(vertices.min(axis=0), vertices.max(axis=0))
@@ -182,6 +184,15 @@ def make_texture(image: Image | None) -> pyrender.Texture:
     texture = pyrender.Texture(source=source, source_channels="RGB" if source.shape[-1] == 3 else "RGBA")
     texture._add_to_context()
     return texture
+
+
+def _opaque(colours: FloatArray) -> FloatArray:
+    return np.concatenate([colours, np.ones((len(colours), 1), np.float32)], axis=1)
+
+
+def _interleaved(surface: Surface) -> FloatArray:
+    """Position, normal, texture coordinates and colour of each vertex [V,12], as the context has them."""
+    return np.hstack([surface.vertices, surface.normals, surface.uv, _opaque(surface.colours)]).astype(np.float32)
 
 
 def box_corners(low: npt.ArrayLike, high: npt.ArrayLike) -> Floats:

@@ -48,8 +48,8 @@ class FrameViews:
 class FrameTargets:
     """Static and live image of a frame, with marks, instances and a depth buffer for each image.
 
-    Three framebuffers share the attachments: one draws what stands still into both images at once, one adds to the
-    static image, one to the live image.
+    Framebuffers share the attachments: one draws what stands still for both images, one adds to the static image, one
+    to the live image.
 
     Args:
         width: pixels.
@@ -65,14 +65,21 @@ class FrameTargets:
         if samples > most:
             raise DwmError(f"OpenGL: {samples} samples a pixel were asked for, the driver has {most}; use 0")
         self.width, self.height, self.samples = width, height, samples
+        self._lights_differ = True
         self._drawn = _Attachments(width, height, samples)
         self._read = _Attachments(width, height, 0) if samples else self._drawn
 
-    def begin(self, background: Sequence[float]) -> None:
-        """Clear everything and draw into both images."""
+    def begin(self, background: Sequence[float], *, lights_differ: bool) -> None:
+        """Clear everything and draw what both images show.
+
+        Args:
+            background: colour (0-1).
+            lights_differ: whether shaders give each image its own colour; else the static one is copied by ``split``.
+        """
         colour = np.array([*background, 0.0], dtype=np.float32)
-        self._begin(self._drawn.live, (LIVE, MARKS, INSTANCES), colour)
-        self._begin(self._drawn.both, (STATIC,), colour)
+        self._begin(self._drawn.live, _LIVE_OUTPUTS if lights_differ else (MARKS, INSTANCES), colour)
+        self._begin(self._drawn.both if lights_differ else self._drawn.alike, (STATIC,), colour)
+        self._lights_differ = lights_differ
 
     def begin_live(self, background: Sequence[float]) -> None:
         """Clear the live image and draw only into it."""
@@ -90,8 +97,10 @@ class FrameTargets:
         gl.glClearBufferfv(gl.GL_DEPTH, 0, _FAR)
 
     def split(self) -> None:
-        """Give the live image the depth of what was drawn into both: from now on they go different ways."""
+        """Give the live image what was drawn for both: from now on they go different ways."""
         self._drawn.copy_depth(self._drawn.both, self._drawn.live)
+        if not self._lights_differ:
+            self._drawn.copy_static_colour()
 
     def use_static(self) -> None:
         """Draw into the static image only."""
@@ -146,7 +155,7 @@ class FrameTargets:
 
 
 class _Attachments:
-    """Buffers of the four outputs and of two depths, in three framebuffers."""
+    """Buffers of the four outputs and of two depths, in framebuffers that share them."""
 
     def __init__(self, width: int, height: int, samples: int) -> None:
         self._whole = (0, 0, width, height)
@@ -154,6 +163,7 @@ class _Attachments:
         colours = {output: self._buffer(form) for output, form in _FORMATS.items()}
         static_depth, live_depth = (self._buffer(gl.GL_DEPTH_COMPONENT32F) for _ in range(2))
         self.both = self._framebuffer(colours, tuple(_FORMATS), static_depth)
+        self.alike = self._framebuffer(colours, (STATIC, INSTANCES), static_depth)
         self.static = self._framebuffer(colours, (STATIC,), static_depth)
         self.live = self._framebuffer(colours, _LIVE_OUTPUTS, live_depth)
 
@@ -174,9 +184,7 @@ class _Attachments:
             attachment = gl.GL_COLOR_ATTACHMENT0 + output
             gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, attachment, gl.GL_RENDERBUFFER, colours[output])
         gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, gl.GL_DEPTH_ATTACHMENT, gl.GL_RENDERBUFFER, depth)
-        gl.glDrawBuffers(
-            len(_FORMATS), [gl.GL_COLOR_ATTACHMENT0 + each if each in outputs else gl.GL_NONE for each in _FORMATS]
-        )
+        gl.glDrawBuffers(len(_FORMATS), self._named(outputs))
         return name
 
     def copy_depth(self, source: int, target: int) -> None:
@@ -185,13 +193,25 @@ class _Attachments:
         gl.glBindFramebuffer(gl.GL_DRAW_FRAMEBUFFER, target)
         gl.glBlitFramebuffer(*self._whole, *self._whole, gl.GL_DEPTH_BUFFER_BIT, gl.GL_NEAREST)
 
+    def copy_static_colour(self) -> None:
+        """Copy the static image into the live one."""
+        gl.glBindFramebuffer(gl.GL_READ_FRAMEBUFFER, self.static)
+        gl.glReadBuffer(gl.GL_COLOR_ATTACHMENT0 + STATIC)
+        gl.glBindFramebuffer(gl.GL_DRAW_FRAMEBUFFER, self.live)
+        gl.glDrawBuffers(len(_FORMATS), self._named((LIVE,)))
+        gl.glBlitFramebuffer(*self._whole, *self._whole, gl.GL_COLOR_BUFFER_BIT, gl.GL_NEAREST)
+        gl.glDrawBuffers(len(_FORMATS), self._named(_LIVE_OUTPUTS))
+
+    def _named(self, outputs: Sequence[int]) -> list[int]:
+        """The attachments of some outputs, at their places."""
+        return [gl.GL_COLOR_ATTACHMENT0 + each if each in outputs else gl.GL_NONE for each in _FORMATS]
+
     def resolve(self, source: _Attachments, output: int) -> None:
         """Average the samples of one output of ``source`` (of instances: take one sample)."""
         gl.glBindFramebuffer(gl.GL_READ_FRAMEBUFFER, source.both)
         gl.glReadBuffer(gl.GL_COLOR_ATTACHMENT0 + output)
         gl.glBindFramebuffer(gl.GL_DRAW_FRAMEBUFFER, self.both)
-        only = [gl.GL_COLOR_ATTACHMENT0 + each if each == output else gl.GL_NONE for each in _FORMATS]
-        gl.glDrawBuffers(len(only), only)
+        gl.glDrawBuffers(len(_FORMATS), self._named((output,)))
         gl.glBlitFramebuffer(*self._whole, *self._whole, gl.GL_COLOR_BUFFER_BIT, gl.GL_NEAREST)
 
 

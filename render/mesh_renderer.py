@@ -257,7 +257,8 @@ class MeshRenderer:
         if self._shadow_maps is not None:
             clip.place_movable(frame)
             self._shadow_maps.draw_live(view.light, moving if self._actor_shadows else clip.movable_items)
-        self._targets.begin(background)
+        maps = self._shadow_maps
+        self._targets.begin(background, lights_differ=maps is not None and maps.differ)
         self._draw_items(view, clip.fixed, both=True)
         self._targets.split()
         self._targets.use_live()

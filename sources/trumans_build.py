@@ -230,6 +230,8 @@ def _is_same(dataset: Dataset, before: Clip, row: Clip) -> bool:
 
 def _write_new(dataset: Dataset, rows: Sequence[Clip]) -> None:
     """Write rows that are not there as they are, so that building again changes nothing."""
+    if not rows:
+        return
     known = {
         row.clip_id: row for row in dataset.clips.rows(where=ds.field("clip_id").isin([row.clip_id for row in rows]))
     }

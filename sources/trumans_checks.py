@@ -23,6 +23,7 @@ _TOUCH_M = 0.45
 """A moving object's box is nearer to a wrist or pelvis than this, or nobody moves it."""
 _FLOAT_M = 0.08
 _GROUND_M = 0.15
+_INSIDE_M = 0.2
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ def ground_flag(body: BodyModel, skinned: SkinnedBody) -> str | None:
         return None
     side = "above" if lowest > 0 else "below"
     return f"ground: the body {body.name} is {abs(lowest):.2f} m {side} the floor (median of its lowest point)"
+
+
+def view_flag(images: ClipImages) -> str | None:
+    """A reason to look where most of the view is nearer than any head gets to a thing: the camera is inside one."""
+    near = [
+        0 < float(np.median(depth[depth > 0]) if (depth > 0).any() else np.inf) < _INSIDE_M for depth in images.depth
+    ]
+    if not any(near):
+        return None
+    return f"camera_inside: in {sum(near)} frames most of the view is nearer than {_INSIDE_M} m"
 
 
 def _jump(moving: MovingObject) -> str | None:

@@ -32,6 +32,7 @@ from sources.trumans_checks import (
     ground_flag,
     object_flags,
     path_length_m,
+    view_flag,
 )
 from sources.trumans_clips import ClipWindow, describe_clip
 from sources.trumans_scene import Dress, SceneLibrary, body_motion, first_pose, unused_betas_note
@@ -177,7 +178,12 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
     actor = studio.dress.actor(studio.body, skinned)
     images = studio.renderer.render_clip(studio.library.scene, tracks, actor, hands, cameras)
     check_alignment(images)
-    notes = (*recording.notes, unused_betas_note(studio.body, recording), ground_flag(studio.body, skinned))
+    notes = (
+        *recording.notes,
+        unused_betas_note(studio.body, recording),
+        ground_flag(studio.body, skinned),
+        view_flag(images),
+    )
     flags = [note for note in notes if note]
     if moving:
         flags.append("moved_objects: " + ", ".join(each.name for each in moving))

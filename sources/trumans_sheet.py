@@ -15,7 +15,7 @@ from manifests.atomic import write_bytes
 from manifests.dataset import Dataset
 from manifests.schema import Clip, ClipStatus
 from render.contact_sheet import contact_sheet, encode_png
-from render.video import Frames, read_video
+from render.video import FitPolicy, Frames, fit_frame, iter_frames
 
 SHEETS_FOLDER = "contact_sheets"
 """Folder in the dataset, one PNG a recording."""
@@ -57,7 +57,17 @@ def write_recording_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> li
 def _rows(dataset: Dataset, clip: Clip) -> list[tuple[str, Frames]]:
     paths = {"interaction": clip.interaction_path, "static": clip.static_path, "hands": clip.hands_path}
     return [
-        (f"{name} from {clip.start_frame}", read_video(dataset.absolute(path)).frames)
+        (f"{name} from {clip.start_frame}", _small_frames(dataset.absolute(path)))
         for name, path in paths.items()
         if path is not None
     ]
+
+
+def _small_frames(path: Path) -> Frames:
+    """A video at the sheet's size, reduced while it is read: whole clips would take more memory than drawing them."""
+    return np.stack([_reduced(frame) for frame in iter_frames(path)])
+
+
+def _reduced(frame: Frames) -> Frames:
+    height, width = frame.shape[:2]
+    return fit_frame(frame, _TILE_WIDTH, round(height * _TILE_WIDTH / width), FitPolicy.STRETCH)

@@ -185,6 +185,55 @@ def test_static_video_of_a_still_camera_never_changes(renderer: MeshRenderer) ->
     assert not (images.interaction == images.interaction[0]).all()
 
 
+def test_second_clip_of_a_scene_is_as_if_it_were_the_first(renderer: MeshRenderer) -> None:
+    cameras = moving_camera()
+    actor, hands = reaching_actor(cameras)
+    scene, track = table_scene(), pushed_track()
+    other_track = ObjectTrack(track.scene_object, track.poses[::-1].copy())
+    first = renderer.render_clip(scene, [other_track], actor, hands, cameras)
+    renderer.render_clip(scene, [track], replace(actor, vertices=actor.vertices + np.float32(0.01)), hands, cameras)
+    again = renderer.render_clip(scene, [other_track], actor, hands, cameras)
+    anew = renderer.render_clip(table_scene(), [other_track], actor, hands, cameras)
+    for name in ("interaction", "static", "ids", "depth", "instances"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+        np.testing.assert_array_equal(getattr(anew, name), getattr(first, name))
+
+
+def test_static_video_shows_objects_at_their_rest_pose(renderer: MeshRenderer) -> None:
+    cameras = moving_camera()
+    track = pushed_track()
+    initial = replace(track, static_pose=track.poses[2])
+    images = renderer.render_clip(table_scene(), [initial], no_actor(FRAMES), empty_hands(), cameras)
+    (column, row), _ = cameras[0].project(track.poses[2, :3, 3])
+    red = images.static[0, int(row), int(column)].astype(int)
+    assert red[0] > red[1] + 40
+    assert images.ids[0, int(row), int(column)] == MaskId.MOVED_OBJECT
+
+
+def test_still_object_is_part_of_the_scene(renderer: MeshRenderer) -> None:
+    cameras = moving_camera()
+    track = pushed_track()
+    still = ObjectTrack(track.scene_object, np.repeat(track.poses[:1], FRAMES, axis=0), is_still=True)
+    images = renderer.render_clip(table_scene(), [still], no_actor(FRAMES), empty_hands(), cameras)
+    assert (images.ids == MaskId.BACKGROUND).all()
+    np.testing.assert_array_equal(images.interaction, images.static)
+    number = images.instance_names.index("box") + 1
+    (column, row), _ = cameras[0].project(track.poses[0, :3, 3])
+    assert images.instances[0, int(row), int(column)] == number
+
+
+def test_texture_of_odd_width_is_not_skewed(renderer: MeshRenderer) -> None:
+    texture = np.zeros((7, 7, 3), np.uint8)
+    texture[:, :3] = 255
+    plain = box_surface((1.4, 1.4, 0.02), Material((1.0, 1.0, 1.0), texture, 1.4))
+    cameras = CameraPath(intrinsics_from_fov(WIDTH, HEIGHT, 75.0), look_at([0, 1, 0], [0, 1, 1])[None])
+    scene = Scene((placed("wall", plain, (0, 1, 1)),), LIGHTING)
+    images = renderer.render_clip(scene, [], no_actor(1), empty_hands(), cameras)
+    light = images.interaction[0].mean(axis=-1)[20:44] > 60
+    assert 0.2 < light.mean() < 0.8
+    assert (light[0] != light[-1]).sum() <= 4  # the stripe stands upright; its soft edge may fall either way
+
+
 def test_hidden_faces_are_never_drawn(renderer: MeshRenderer) -> None:
     cameras = CameraPath(intrinsics_from_fov(WIDTH, HEIGHT, 75.0), look_at([0, 0.9, 1.5], [0, 0.9, 0])[None])
     actor, hands = reaching_actor(moving_camera(1))
