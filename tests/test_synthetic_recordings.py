@@ -13,12 +13,14 @@ from manifests.errors import DwmError
 from manifests.profiles import get_profile
 from render.body import Joint, SkinnedBody, load_body
 from render.ego_camera import ego_cameras
+from render.glb import load_objects, load_rigid_object
 from sources.synthetic.actions import Action
 from sources.synthetic.recording import (
     RecordingPlan,
     SyntheticRecording,
     body_motion,
     compose_recording,
+    household_of,
     plan_recordings,
 )
 from sources.synthetic.solids import distance_to
@@ -80,8 +82,9 @@ def test_a_thing_moves_only_while_the_hand_touches_it(
         moving = np.abs(np.diff(poses, axis=0)).max(axis=(1, 2)) > 1e-6
         assert not moving[~(holding[:-1] & holding[1:])].any(), recording.plan.action
         assert gaps[holding].max() < 0.02, recording.plan.action  # open fingers around it count as at it
-        assert gaps[:-1][moving].max() < 0.008, recording.plan.action
-        assert gaps[[0, -1]].min() > 0.015, recording.plan.action
+        assert moving.any() == (recording.plan.action is not Action.TOUCH)
+        assert (gaps[:-1][moving] < 0.003).all(), recording.plan.action
+        assert gaps[[0, -1]].min() > 0.01, recording.plan.action
 
 
 def test_hands_pierce_neither_the_thing_nor_the_table(
@@ -89,13 +92,13 @@ def test_hands_pierce_neither_the_thing_nor_the_table(
 ) -> None:
     for recording, body in zip(recordings, skinned, strict=True):
         gaps = gaps_to_thing(recording, body)
-        assert gaps.min() > -0.02, (recording.plan.action, gaps.min())
+        assert gaps.min() > -0.013, (recording.plan.action, gaps.min())
         assert gaps[recording.staged.script.timeline.holding].min() > -0.01, recording.plan.action
         if recording.staged.script.table is not None:
             for right in (False, True):
                 points = hand_vertices(body, right=right)
                 over = recording.household.table.distance(points)
-                assert over.min() > -0.012, (recording.plan.action, over.min())
+                assert over.min() > -0.006, (recording.plan.action, over.min())
 
 
 def test_a_held_thing_is_rigid_to_the_hand(recordings: list[SyntheticRecording], skinned: list[SkinnedBody]) -> None:
@@ -137,9 +140,9 @@ def test_nothing_jumps(recordings: list[SyntheticRecording], skinned: list[Skinn
             assert np.abs(np.diff(speed, axis=0)).max() < 0.012  # starts and stops softly
         for right in (False, True):
             steps = np.linalg.norm(np.diff(hand_vertices(body, right=right), axis=0), axis=2)
-            assert steps.max() < 0.09, recording.plan.action  # 2.7 m/s at a fingertip
+            assert steps.max() < 0.10, recording.plan.action  # 3 m/s at a fingertip
         for joint in (Joint.HEAD, Joint.LEFT_ELBOW, Joint.RIGHT_ELBOW):
-            assert np.linalg.norm(np.diff(body.joints[:, joint], axis=0), axis=1).max() < 0.06, recording.plan.action
+            assert np.linalg.norm(np.diff(body.joints[:, joint], axis=0), axis=1).max() < 0.07, recording.plan.action
 
 
 def test_the_action_lies_in_the_first_clip_of_the_small_profile(recordings: list[SyntheticRecording]) -> None:
@@ -192,6 +195,27 @@ def test_reader_reads_what_was_written_in_both_forms(exported: Path, tmp_path: P
                 assert tracked.is_moving == (tracked.name == moving)
             np.testing.assert_allclose(read.body.transl, written.body.transl, atol=1e-6)
             np.testing.assert_allclose(read.body.right_hand_pose, written.body.right_hand_pose, atol=1e-6)
+
+
+def test_written_meshes_look_as_they_were_drawn(exported: Path) -> None:
+    plan = RecordingPlan(seed=3, scene=1, recording=0)
+    household = household_of(plan.seed, plan.scene)
+    files = scene_files(exported, plan)
+    carton = load_rigid_object(files["objects/carton"], "carton")
+    pairs = list(zip(household.carton.surfaces, carton.surfaces, strict=True))
+    background = load_objects(files["background"])
+    floor = household.background[0]
+    pairs += [(floor.surfaces[0], item.surfaces[0]) for item in background if item.name == floor.name]
+    assert len(pairs) == len(household.carton.surfaces) + 1
+    for drawn, read in pairs:
+        np.testing.assert_allclose(read.vertices, drawn.vertices, atol=1e-6)
+        np.testing.assert_array_equal(read.faces, drawn.faces)
+        np.testing.assert_allclose(read.normals, drawn.normals, atol=1e-6)
+        np.testing.assert_allclose(read.colours, np.clip(drawn.colours, 0, 1), atol=0.003)
+        assert (read.texture is None) == (drawn.texture is None)
+        if drawn.texture is not None:
+            np.testing.assert_array_equal(read.texture, drawn.texture)
+            np.testing.assert_allclose(read.uv, drawn.uv, atol=1e-5)
 
 
 def test_euler_angles_are_those_that_the_reader_expects() -> None:

@@ -137,7 +137,7 @@ def lift_and_place(stage: Stage) -> Deed:
     side = hand_side(right)
     fitter = stage.fitter(right=right)
     timeline = stage.timeline()
-    start = np.array([side * stage.uniform(0.13, 0.18), stage.table_height, stage.uniform(0.42, 0.46)])
+    start = np.array([side * stage.uniform(0.13, 0.18), stage.table_height, stage.uniform(0.45, 0.49)])
     end = np.array([side * stage.uniform(-0.07, -0.02), stage.table_height, stage.uniform(0.50, 0.56)])
     if stage.chance(0.4):
         start, end = end, start
