@@ -101,6 +101,25 @@ def test_hands_pierce_neither_the_thing_nor_the_table(
                 assert over.min() > -0.006, (recording.plan.action, over.min())
 
 
+def test_thumb_and_fingers_hold_what_is_lifted_or_turned_from_both_sides(
+    recordings: list[SyntheticRecording], skinned: list[SkinnedBody]
+) -> None:
+    body = load_body()
+    for recording, posed in zip(recordings, skinned, strict=True):
+        if recording.plan.action not in {Action.LIFT_AND_PLACE, Action.TURN, Action.OPEN_LID}:
+            continue
+        script, thing = recording.staged.script, recording.staged.thing
+        frame = (script.timeline.grasped + script.timeline.moved) // 2
+        pose = recording.tracks[thing.name][frame]
+        points = hand_vertices(posed, right=script.right)[frame].astype(np.float64)
+        gaps = distance_to(thing.solids, (points - pose[:3, 3]) @ pose[:3, :3])
+        first = Joint.RIGHT_FINGERS if script.right else Joint.LEFT_FINGERS
+        weights = body.weights[body.hands[int(script.right)].vertex_ids]
+        owner = weights[:, first : first + 15].reshape(len(weights), 5, 3).sum(axis=2)
+        assert gaps[owner[:, 4] > 0.5].min() < 0.003
+        assert gaps[owner[:, :2].sum(axis=1) > 0.5].min() < 0.003
+
+
 def test_a_held_thing_is_rigid_to_the_hand(recordings: list[SyntheticRecording], skinned: list[SkinnedBody]) -> None:
     rigid = {Action.LIFT_AND_PLACE, Action.TURN, Action.PUSH_LEFT, Action.PULL, Action.OPEN_DRAWER}
     for recording, body in zip(recordings, skinned, strict=True):
