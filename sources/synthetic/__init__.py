@@ -1,1 +1,1 @@
-"""Generated rooms, textures and hand motion for data without licences."""
+"""Generated recordings in the forms of TRUMANS: rooms, things to move, bodies that move them, and their files."""

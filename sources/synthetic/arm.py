@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from render.body import FINGER_JOINTS, BodyModel, Ints, Joint, joint_transforms
+from render.body import BodyModel, Ints, Joint, joint_transforms
 from render.rotations import Floats, axis_angle_from_matrix, frame_from_axes, matrix_from_axis_angle, normalised
 
 _TWIST_OF_FOREARM, _TWIST_OF_UPPER_ARM = 0.55, 0.15
@@ -27,16 +27,10 @@ class Grip:
     Attributes:
         pointing: direction of the fingers.
         palm: direction out of the palm.
-        knuckles: flexion of the fingers' first joints, radians.
-        bends: flexion of the fingers' other joints, radians.
-        thumb: turn of the thumb into the palm's plane, radians.
     """
 
     pointing: tuple[float, float, float]
     palm: tuple[float, float, float]
-    knuckles: float
-    bends: float
-    thumb: float
 
 
 @dataclass(frozen=True)
@@ -46,8 +40,7 @@ class Arm:
     Attributes:
         side: +1 for the left arm, -1 for the right.
         shoulder: joint number; likewise ``elbow``, ``wrist`` and ``first_finger``.
-        vertex_ids: [n] vertices of the forearm and, first of all, the hand.
-        num_hand_vertices: how many of them belong to the hand.
+        vertex_ids: [n] vertices of the hand.
         rest_joints: [55,3] joints of the rest pose.
         parents: [55] parents of the joints.
     """
@@ -58,7 +51,6 @@ class Arm:
     wrist: int
     first_finger: int
     vertex_ids: Ints
-    num_hand_vertices: int
     rest_joints: Floats
     parents: Ints
 
@@ -71,16 +63,13 @@ class Arm:
             else (Joint.LEFT_SHOULDER, Joint.LEFT_ELBOW, Joint.LEFT_WRIST, Joint.LEFT_FINGERS)
         )
         hand = body.hands[1 if right else 0].vertex_ids
-        lower_arm = body.weights[:, [elbow, wrist]].sum(axis=1) > 0.5
-        lower_arm[hand] = False
         return cls(
             side=-1.0 if right else 1.0,
             shoulder=shoulder,
             elbow=elbow,
             wrist=wrist,
             first_finger=first_finger,
-            vertex_ids=np.concatenate([hand, np.flatnonzero(lower_arm)]),
-            num_hand_vertices=len(hand),
+            vertex_ids=hand,
             rest_joints=body.rest()[1],
             parents=body.parents,
         )
@@ -91,17 +80,6 @@ class Arm:
         wanted = frame_from_axes(np.array(grip.pointing) * mirror, np.array(grip.palm) * mirror)
         result: Floats = wanted @ frame_from_axes([self.side, 0.0, 0.0], [0.0, -1.0, 0.0]).T
         return result
-
-    def fingers(self, grip: Grip) -> Floats:
-        """Axis-angle [15,3] of the finger joints for a grip."""
-        pose = np.zeros((FINGER_JOINTS, 3))
-        for finger in range(4):
-            uneven = 1.0 + 0.12 * (finger - 1)
-            pose[3 * finger, 2] = -self.side * grip.knuckles * uneven
-            pose[3 * finger + 1 : 3 * finger + 3, 2] = -self.side * grip.bends * uneven
-        pose[12, 0] = -grip.thumb
-        pose[13:, 1] = self.side * 0.2
-        return pose
 
     def place_wrist(
         self,

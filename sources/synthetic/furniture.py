@@ -10,6 +10,8 @@ from sources.synthetic import textures
 
 ROOM_HEIGHT = 2.6
 NEAR_WALL_M = 1.9
+_TABLE_TOP_M = 0.035
+_TILED_TABLE_SHARE = 0.25
 
 WOODS: tuple[tuple[str, Colour], ...] = (
     ("oak", (0.50, 0.32, 0.16)),
@@ -75,6 +77,25 @@ def make_shell(
         ),
         placed("skirting", [box_surface((2 * half_width, 0.09, 0.02), skirting)], (0, 0.045, far - 0.01)),
     ]
+
+
+def make_table(random: np.random.Generator, height: float, front: float) -> tuple[str, SceneObject, float]:
+    """A table of wood, sometimes with a tiled top: its name, itself, its depth."""
+    wood_name, colour = WOODS[int(random.integers(len(WOODS)))]
+    width, depth = float(random.uniform(1.25, 1.7)), float(random.uniform(0.72, 0.85))
+    name = f"{article(wood_name)} {wood_name} table"
+    top = Material(WHITE, textures.wood(random, colour), float(random.uniform(0.7, 1.1)), gloss=0.06)
+    if random.random() < _TILED_TABLE_SHARE:
+        name = "a tiled table"
+        top = Material(WHITE, textures.tiles(random, scaled(pick(random, WALLS), 0.65)), 0.7, gloss=0.06)
+    plain = Material(colour)
+    leg = box_surface((0.06, height - _TABLE_TOP_M, 0.06), plain)
+    leg_height = -(height + _TABLE_TOP_M) / 2
+    surfaces = [translated(box_surface((width, _TABLE_TOP_M, depth), top), (0, -_TABLE_TOP_M / 2, 0))]
+    surfaces += [
+        translated(leg, (x * (width / 2 - 0.06), leg_height, z * (depth / 2 - 0.06))) for x in (-1, 1) for z in (-1, 1)
+    ]
+    return name, placed("table", surfaces, (0, height, front + depth / 2)), depth
 
 
 def make_furniture(random: np.random.Generator, far: float, half_width: float) -> list[SceneObject]:
@@ -170,18 +191,6 @@ def chair(random: np.random.Generator, x: float, far: float, turn: float) -> Sce
     surfaces += [translated(box_surface((0.04, 0.5, 0.03), frame), (s * 0.19, 0.72, 0.19)) for s in (-1, 1)]
     surfaces += [translated(box_surface((0.40, 0.09, 0.03), frame), (0, height, 0.19)) for height in (0.72, 0.9)]
     return placed("chair", surfaces, (x, 0, far - 0.6), turn * 5)
-
-
-def mug(random: np.random.Generator, place: tuple[float, float, float]) -> SceneObject:
-    """A mug at a place on a surface."""
-    glaze = Material(scaled(pick(random, ACCENTS), 1.5), gloss=0.3)
-    inside = Material((0.05, 0.03, 0.02))
-    surfaces = [
-        translated(cylinder_surface(0.042, 0.1, glaze), (0, 0.05, 0)),
-        translated(cylinder_surface(0.036, 0.002, inside), (0, 0.1005, 0)),
-        translated(box_surface((0.03, 0.06, 0.012), glaze), (0.052, 0.05, 0)),
-    ]
-    return placed("mug", surfaces, place, float(random.uniform(-3, 3)))
 
 
 def book_stack(random: np.random.Generator, place: tuple[float, float, float]) -> SceneObject:

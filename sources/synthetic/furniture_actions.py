@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from render.rotations import matrix_from_axis_angle
+from sources.synthetic.arm import Grip
 from sources.synthetic.grasp import GripStyle, HandShape
-from sources.synthetic.staging import Deed, Stage, facing, hand_side, poses_from, shifted, turn_about_vertical
+from sources.synthetic.staging import Deed, Stage, hand_side, poses_from, shifted, turn_about_vertical
 
 _HOOK = GripStyle(
     HandShape(0.45, 0.75, 0.5, -0.1, 0.0, 0.1), HandShape(0.9, 1.5, 0.9, 0.9, 0.4, 0.6), (0.128, 0.04, 0.0)
@@ -26,7 +27,7 @@ def move_drawer(stage: Stage, *, opens: bool) -> Deed:
     out = way * (timeline.travel if opens else 1 - timeline.travel)
     closed = house.closed[drawer.name]
     poses = poses_from(np.eye(3), closed[:3, 3] - np.outer(out, [0.0, 0.0, 1.0]))
-    rotation = fitter.arm.orientation(facing((-0.05, -0.45, 0.9), (0.0, -0.9, -0.45)))
+    rotation = fitter.arm.orientation(Grip((-0.05, -0.45, 0.9), (0.0, -0.9, -0.45)))
     hold = fitter.fit(_HOOK, drawer.handle + np.array([0.0, 0.004, 0.006]), drawer.solids, rotation=rotation)
     hold = replace(hold, approach=np.array([0.0, -0.8, 0.6]))
     words = f"{'open' if opens else 'close'} the {drawer.label}"
@@ -55,7 +56,7 @@ def move_door(stage: Stage, *, opens: bool) -> Deed:
     bar = hinge + poses[:, :3, :3] @ door.handle
     carrier = poses_from(turn_about_vertical(angle * 0.7), bar)
     upright = matrix_from_axis_angle([0.0, 0.0, -hand_side(right) * np.pi / 2])
-    rotation = upright @ fitter.arm.orientation(facing((0.0, -0.45, 0.9), (0.0, -0.9, -0.45)))
+    rotation = upright @ fitter.arm.orientation(Grip((0.0, -0.45, 0.9), (0.0, -0.9, -0.45)))
     target = door.handle + np.array([hand_side(right) * 0.004, 0.0, 0.006])
     hold = fitter.fit(_HOOK, target, door.solids, rotation=rotation)
     hold = replace(

@@ -112,7 +112,7 @@ class HandFitter:
 
     def __init__(self, body: BodyModel, arm: Arm) -> None:
         self.body, self.arm = body, arm
-        self.ids = arm.vertex_ids[: arm.num_hand_vertices]
+        self.ids = arm.vertex_ids
         weights = body.weights[self.ids]
         joints = [arm.wrist, *range(arm.first_finger, arm.first_finger + FINGER_JOINTS)]
         main = np.argmax(weights[:, joints], axis=1)

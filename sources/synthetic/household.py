@@ -25,6 +25,7 @@ from sources.synthetic.furniture import (
     make_floor,
     make_furniture,
     make_shell,
+    make_table,
     muted,
     pick,
     placed,
@@ -39,7 +40,6 @@ from sources.synthetic.props import (
     make_lidded_box,
     make_tin,
 )
-from sources.synthetic.rooms import make_table
 from sources.synthetic.solids import Box
 
 _BOARD = 0.02

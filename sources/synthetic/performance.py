@@ -119,12 +119,12 @@ def _rest_pose(fitter: HandFitter, script: Script) -> tuple[Floats, Floats]:
     arm = fitter.arm
     if script.table is None:
         pose = np.eye(4)
-        pose[:3, :3] = arm.orientation(Grip((0.0, -1.0, 0.22), (-1.0, 0.0, 0.1), 0, 0, 0))
+        pose[:3, :3] = arm.orientation(Grip((0.0, -1.0, 0.22), (-1.0, 0.0, 0.1)))
         pose[:3, 3] = (arm.side * 0.27 + script.pelvis_x, 0.86, 0.06)
         return pose, _RELAXED.pose(arm.side)
     front = script.table.centre[2] - script.table.size[2] / 2
     top = script.table.centre[1] + script.table.size[1] / 2
-    rotation = arm.orientation(Grip((-0.16, 0.02, 1.0), (-0.05, -1.0, 0.0), 0, 0, 0))
+    rotation = arm.orientation(Grip((-0.16, 0.02, 1.0), (-0.05, -1.0, 0.0)))
     style = GripStyle(_FLAT, _FLAT, centre=(0.0, 0.03, 0.0))
     target = np.array([arm.side * 0.29, top, front + 0.0])
     hold = fitter.fit(style, target, [script.table], rotation=rotation, press=-_UP, close=False)

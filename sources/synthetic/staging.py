@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from render.body import BodyModel
 from render.rotations import Floats, matrix_from_axis_angle
-from sources.synthetic.arm import Arm, Grip
+from sources.synthetic.arm import Arm
 from sources.synthetic.grasp import HandFitter, Hold
 from sources.synthetic.household import Household
 from sources.synthetic.props import Prop
@@ -87,11 +87,6 @@ class Stage:
 def hand_side(right: bool) -> float:
     """-1 for the right hand, which is at -x, +1 for the left."""
     return -1.0 if right else 1.0
-
-
-def facing(pointing: tuple[float, float, float], palm: tuple[float, float, float]) -> Grip:
-    """Direction of a hand without finger angles."""
-    return Grip(pointing, palm, 0.0, 0.0, 0.0)
 
 
 def turn_about_vertical(yaw: npt.ArrayLike) -> Floats:

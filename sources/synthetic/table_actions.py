@@ -8,12 +8,12 @@ from enum import StrEnum
 import numpy as np
 
 from render.rotations import Floats, matrix_from_axis_angle
+from sources.synthetic.arm import Grip
 from sources.synthetic.grasp import GripStyle, HandShape, Hold
 from sources.synthetic.props import Prop
 from sources.synthetic.staging import (
     Deed,
     Stage,
-    facing,
     hand_side,
     poses_from,
     shifted,
@@ -88,16 +88,16 @@ def _push_hold(stage: Stage, way: PushDirection, carton: Prop, *, right: bool) -
     height = float(carton.size[1])
     if way is PushDirection.CLOSER:
         style = GripStyle(_HOOKED_SHAPE, _HOOKED_SHAPE, (0.115, _PALM_THICKNESS_M + 0.006, 0.0))
-        grip, target = facing((-0.1, -0.05, 1.0), (0.0, -1.0, 0.0)), [0.0, height, half[2] - 0.02]
+        grip, target = Grip((-0.1, -0.05, 1.0), (0.0, -1.0, 0.0)), [0.0, height, half[2] - 0.02]
     elif way is PushDirection.AWAY:
         style = GripStyle(_PALM_SHAPE, _PALM_SHAPE, (0.09, 0.03, 0.0))
         grip, target = (
-            facing((-0.12, 0.62, 0.75), (0.0, -0.75, 0.62)),
+            Grip((-0.12, 0.62, 0.75), (0.0, -0.75, 0.62)),
             [0.0, max(0.115, height - 0.02), -half[2]],
         )
     else:
         style = GripStyle(_SIDE_SHAPE, _SIDE_SHAPE, (0.12, 0.03, 0.0))
-        grip = facing((-0.30, 0.12, 1.0), (-1.0, -0.05, 0.0))
+        grip = Grip((-0.30, 0.12, 1.0), (-1.0, -0.05, 0.0))
         target = [-direction[0] * half[0], max(0.06, 0.5 * height), 0.0]
     rotation = fitter.arm.orientation(grip)
     hold = fitter.fit(style, np.array(target), carton.solids, rotation=rotation, press=direction, close=False)
@@ -114,7 +114,7 @@ def touch(stage: Stage) -> Deed:
     timeline = stage.timeline(grip=3, carry=22)
     place = [hand_side(right) * 0.08, stage.table_height, stage.uniform(0.47, 0.52)]
     poses = poses_from(turn_about_vertical(stage.uniform(-0.3, 0.3)), np.tile(place, (timeline.num_frames, 1)))
-    rotation = poses[0, :3, :3].T @ fitter.arm.orientation(facing((-0.2, -0.35, 1.0), (0.0, -1.0, -0.3)))
+    rotation = poses[0, :3, :3].T @ fitter.arm.orientation(Grip((-0.2, -0.35, 1.0), (0.0, -1.0, -0.3)))
     style = GripStyle(_TOUCH_SHAPE, _TOUCH_SHAPE, (0.16, 0.03, 0.02))
     down = np.array([0.0, -1.0, 0.0])
     hold = fitter.fit(style, thing.size * [0, 1, 0], thing.solids, rotation=rotation, press=down, close=False)
@@ -147,7 +147,7 @@ def lift_and_place(stage: Stage) -> Deed:
     yaw = (0.0 if right else np.pi) + timeline.travel * side * -stage.uniform(0.1, 0.3)
     poses = poses_from(turn_about_vertical(yaw), path)
     pointing, palm = (-0.45, -0.08, 1.0), (-1.0, -0.05, -0.35)
-    rotation = poses[0, :3, :3].T @ fitter.arm.orientation(facing(pointing, palm))
+    rotation = poses[0, :3, :3].T @ fitter.arm.orientation(Grip(pointing, palm))
     style = replace(_WRAP, centre=(0.10, float(thing.size[0]) / 2 + _PALM_THICKNESS_M, 0.012))
     hold = fitter.fit(style, thing.handle, thing.solids, rotation=rotation)
     approach = poses[0, :3, :3].T @ (np.add(pointing, np.multiply(palm, 0.4)) * [side, 1, 1])
