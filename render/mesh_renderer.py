@@ -10,30 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import DwmError
-from manifests.schema import MaskId
 from render.camera import Camera, CameraPath, invert_pose, opengl_projection
+from render.frame_maps import FAR_M, NEAR_M, camera_depth, mask_ids, reduce_depth, reduce_ids
 from render.gl_context import current_description, open_context
 from render.hands import LEFT_COLOUR, RIGHT_COLOUR, HandMotion
 from render.rotations import Floats
-from render.scene import Actor, Colour, FloatArray, Image, ObjectTrack, Scene, plain_surface, vertex_normals
+from render.scene import Actor, Colour, Image, ObjectTrack, Scene, plain_surface, vertex_normals
 
 if TYPE_CHECKING:
     from render.gl_clip import UploadedActor
     from render.gl_draw import DrawItem, Program
     from render.gl_lights import LitView
     from render.gl_targets import FrameTargets, FrameViews
-
-_Number = TypeVar("_Number", bound=np.generic)
-
-NEAR_M, FAR_M = 0.05, 20.0
-"""Clip planes of the camera: nearer than its own head, farther than any room."""
 
 Instances = npt.NDArray[np.uint8 | np.uint16]
 HalfFloats = npt.NDArray[np.float16]
@@ -43,29 +38,38 @@ _UPSIDE_DOWN = np.diag([1.0, -1.0, 1.0, 1.0])
 """OpenGL's first row is the lowest, an image's the highest."""
 
 
-@dataclass(frozen=True)
-class ClipImages:
-    """A rendered clip of T frames, height H, width W.
+@dataclass(frozen=True, kw_only=True)
+class ClipViews:
+    """What the scene looks like over a clip of T frames, height H, width W.
 
     Attributes:
         interaction: [T,H,W,3] uint8, scene, moved objects and actor.
         static: [T,H,W,3] uint8, the same cameras without actor, objects at their rest poses.
-        hands: [T,H,W,3] uint8, only the hand meshes.
         ids: [T,H,W] uint8, `MaskId` of the interaction video.
         depth: [T,H,W] float16 metres along z of the interaction video, 0 = nothing.
-        hand_pixels: [N] share of the image (0-1) that each entry of the hand motion covers in the hand video.
         instances: [T,H,W] uint8 or uint16, the interaction video's ``instance_names[value - 1]``, 0 = nothing.
         instance_names: names of the scene's objects, of the tracks, then ``actor``, ``left hand``, ``right hand``.
     """
 
     interaction: Image
     static: Image
-    hands: Image
     ids: Image
     depth: HalfFloats
-    hand_pixels: Floats
     instances: Instances
     instance_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipImages(ClipViews):
+    """A whole rendered clip: its views and its hand video.
+
+    Attributes:
+        hands: [T,H,W,3] uint8, only the hand meshes.
+        hand_pixels: [N] share of the image (0-1) that each entry of the hand motion covers in the hand video.
+    """
+
+    hands: Image
+    hand_pixels: Floats
 
 
 class MeshRenderer:
@@ -135,14 +139,11 @@ class MeshRenderer:
         hand_motion: HandMotion,
         cameras: CameraPath,
     ) -> ClipImages:
-        """Render the triplet, masks and depth of a clip.
-
-        The scene, the tracks' objects and the actor's arrays are known by their identity: passing the same ones with
-        the next clip saves uploading them again.
+        """Render the triplet, masks and depth of a clip: `render_hands` and `render_views` together.
 
         Args:
             scene: what stands still, and the lights.
-            tracks: the objects that may move, T poses each; those that do not are drawn with the scene.
+            tracks: the objects that may move, T poses each.
             actor: the body over T frames.
             hand_motion: the hands to draw in the hand video.
             cameras: T poses, intrinsics for the image size of this renderer.
@@ -150,16 +151,31 @@ class MeshRenderer:
         Raises:
             DwmError: a track or the actor has another number of frames than the cameras.
         """
-        for name, frames in [
-            *((item.scene_object.name, len(item.poses)) for item in tracks),
-            ("actor", len(actor.vertices)),
-        ]:
+        hands, hand_pixels = self.render_hands(hand_motion, cameras.intrinsics, len(cameras))
+        views = self.render_views(scene, tracks, actor, cameras)
+        return ClipImages(**vars(views), hands=hands, hand_pixels=hand_pixels)
+
+    def render_views(self, scene: Scene, tracks: Sequence[ObjectTrack], actor: Actor, cameras: CameraPath) -> ClipViews:
+        """Render the interaction and the static video with masks and depth.
+
+        The scene, the tracks' objects and the actor's arrays are known by their identity: passing the same ones with
+        the next clip saves uploading them again.
+
+        Args:
+            scene: what stands still, and the lights.
+            tracks: the objects that may move, T poses each; those that are still are drawn with the scene.
+            actor: the body over T frames.
+            cameras: T poses, intrinsics for the image size of this renderer.
+
+        Raises:
+            DwmError: a track or the actor has another number of frames than the cameras.
+        """
+        lengths = {item.scene_object.name: len(item.poses) for item in tracks} | {"actor": len(actor.vertices)}
+        for name, frames in lengths.items():
             if frames != len(cameras):
                 raise DwmError(f"{name}: has {frames} frames, the cameras have {len(cameras)}; cut them alike")
-        hands, hand_pixels = self.render_hands(hand_motion, cameras.intrinsics, len(cameras))
         clip = self._prepared(scene, tracks, actor)
-        interaction, static, ids, depth, instances = self._render_frames(clip, scene, actor, cameras)
-        return ClipImages(interaction, static, hands, ids, depth, hand_pixels, instances, clip.names)
+        return self._render_frames(clip, scene, actor, cameras)
 
     def render_hands(self, motion: HandMotion, intrinsics: Floats, num_frames: int) -> tuple[Image, Floats]:
         """Draw the hand video [T,H,W,3] uint8 and the share of the image that each entry covers [N].
@@ -229,9 +245,7 @@ class MeshRenderer:
         names = [each.name for each in scene.objects] + [track.scene_object.name for track in tracks]
         return _PreparedClip(fixed, casters, movable, self._actor, (*names, "actor", "left hand", "right hand"))
 
-    def _render_frames(
-        self, clip: _PreparedClip, scene: Scene, actor: Actor, cameras: CameraPath
-    ) -> tuple[Image, Image, Image, HalfFloats, Instances]:
+    def _render_frames(self, clip: _PreparedClip, scene: Scene, actor: Actor, cameras: CameraPath) -> ClipViews:
         light = self._lights.SpotView(scene.lighting)
         shape = (len(cameras), self.height, self.width)
         interaction, static = (np.empty((*shape, 3), np.uint8) for _ in range(2))
@@ -250,7 +264,14 @@ class MeshRenderer:
             ids[frame] = reduce_ids(mask_ids(views.marks, views.static[..., 3]), self.scale)
             depth[frame] = reduce_depth(camera_depth(views.window_depth), self.scale)
             instances[frame] = views.instances[:: self.scale, :: self.scale]
-        return interaction, static, ids, depth, instances
+        return ClipViews(
+            interaction=interaction,
+            static=static,
+            ids=ids,
+            depth=depth,
+            instances=instances,
+            instance_names=clip.names,
+        )
 
     def _frame(self, clip: _PreparedClip, view: LitView, background: Colour, frame: int) -> FrameViews:
         moving = [*clip.movable_items, *clip.actor.items]
@@ -338,54 +359,3 @@ class _PreparedClip:
             pose = track.rest_pose if frame is None else track.poses[frame]
             for item in items:
                 item.place(pose)
-
-
-def mask_ids(marks: Image, rest_marks: Image) -> Image:
-    """`MaskId` [h,w] of a frame.
-
-    Args:
-        marks: [h,w,4] share of each pixel that is hand, actor, moved object, changed light in the interaction image.
-        rest_marks: [h,w] share that is a moved object in the static image.
-    """
-    packed = np.ascontiguousarray(marks).view(np.uint32)[..., 0]
-    ids = np.where(rest_marks > 0, np.uint8(MaskId.MOVED_OBJECT), np.uint8(MaskId.BACKGROUND))
-    rows, columns = np.nonzero(packed)
-    shares = marks[rows, columns]
-    strongest = shares[:, :3].argmax(axis=1) + 1
-    # A shadow only where nothing that moves shows, now or at rest.
-    nothing_moves = ~shares[:, :3].any(axis=1)
-    at_rest = np.where(rest_marks[rows, columns] > 0, MaskId.MOVED_OBJECT, MaskId.SHADOW)
-    ids[rows, columns] = np.where(nothing_moves, at_rest, strongest)
-    return ids
-
-
-def camera_depth(window_depth: FloatArray) -> FloatArray:
-    """Metres along z [h,w] of a depth buffer's values, 0 where nothing was drawn."""
-    # Near the far plane the buffer is close to 1: subtract first, which is exact there.
-    depth = np.float32(NEAR_M * FAR_M) / (np.float32(NEAR_M) + (1 - window_depth) * np.float32(FAR_M - NEAR_M))
-    depth[window_depth == 1] = 0
-    return depth
-
-
-def reduce_ids(ids: Image, scale: int) -> Image:
-    """Reduce mask ids by a whole factor: background only where every part is, else the id with most parts."""
-    if scale == 1:
-        return ids
-    parts = _blocks(ids, scale)
-    counts = np.stack([(parts == value).sum(axis=-1) for value in range(1, MaskId.SHADOW + 1)])
-    # The first of equal counts wins: hands before the actor before moved objects before shadows.
-    return np.where(counts.any(axis=0), counts.argmax(axis=0) + 1, MaskId.BACKGROUND).astype(np.uint8)
-
-
-def reduce_depth(depth: FloatArray, scale: int) -> FloatArray:
-    """Reduce depth by a whole factor to a value that a surface really has: the lower median of each block."""
-    if scale == 1:
-        return depth
-    parts = np.sort(_blocks(depth, scale), axis=-1)
-    return np.ascontiguousarray(parts[..., (scale * scale - 1) // 2])
-
-
-def _blocks(image: npt.NDArray[_Number], scale: int) -> npt.NDArray[_Number]:
-    """[h*scale, w*scale] as [h, w, scale*scale]."""
-    height, width = image.shape[0] // scale, image.shape[1] // scale
-    return image.reshape(height, scale, width, scale).swapaxes(1, 2).reshape(height, width, scale * scale)

@@ -10,7 +10,7 @@ import numpy as np
 from manifests.errors import DwmError
 from manifests.schema import MaskId
 from render.body import BodyModel, Joint, SkinnedBody
-from render.mesh_renderer import ClipImages
+from render.mesh_renderer import ClipViews
 from render.rotations import Floats
 from render.scene import ObjectTrack, Scene
 
@@ -41,13 +41,13 @@ class MovingObject:
     source_poses: Floats
 
 
-def check_alignment(images: ClipImages) -> None:
+def check_alignment(views: ClipViews) -> None:
     """Static and interaction frames are equal wherever the mask says that nothing happens.
 
     Raises:
         DwmError: some pixel differs; nothing must be written then.
     """
-    for frame, (one, other, ids) in enumerate(zip(images.interaction, images.static, images.ids, strict=True)):
+    for frame, (one, other, ids) in enumerate(zip(views.interaction, views.static, views.ids, strict=True)):
         count = np.count_nonzero((one != other).any(axis=-1) & (ids == MaskId.BACKGROUND))
         if count:
             raise DwmError(
@@ -80,10 +80,10 @@ def ground_flag(body: BodyModel, skinned: SkinnedBody) -> str | None:
     return f"ground: the body {body.name} is {abs(lowest):.2f} m {side} the floor (median of its lowest point)"
 
 
-def view_flag(images: ClipImages) -> str | None:
+def view_flag(views: ClipViews) -> str | None:
     """A reason to look where most of the view is nearer than any head gets to a thing: the camera is inside one."""
     near = [
-        0 < float(np.median(depth[depth > 0]) if (depth > 0).any() else np.inf) < _INSIDE_M for depth in images.depth
+        0 < float(np.median(depth[depth > 0]) if (depth > 0).any() else np.inf) < _INSIDE_M for depth in views.depth
     ]
     if not any(near):
         return None

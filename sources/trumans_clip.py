@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,11 @@ from manifests.profiles import Profile
 from manifests.schema import Clip, ClipStatus, Group, Source
 from render.arrays import write_npz
 from render.body import DEFAULT_BODY_PATH, BodyModel
+from render.camera import CameraPath
 from render.ego_camera import HORIZONTAL_FOV_DEGREES, ego_cameras
-from render.hands import hand_motion_from_body
+from render.hands import HandMotion, hand_motion_from_body
 from render.mesh_renderer import MeshRenderer
-from render.scene import ObjectTrack
+from render.scene import Actor, ObjectTrack
 from render.triplet import measure_triplet
 from render.video import write_video
 from sources.official_clip import stored_name
@@ -39,6 +40,8 @@ from sources.trumans_scene import Dress, SceneLibrary, body_motion, first_pose, 
 
 StaticPolicy = Literal["clip_first", "scene_initial"]
 
+_SHADOW_MAP_SIZE = 1536
+"""7 mm a texel over a room of 10 m; each of the three maps takes 9 MB."""
 _COMPRESSION = 1
 """zlib level of masks and depth: level 6 takes five times as long to save a tenth."""
 
@@ -82,7 +85,7 @@ class TrumansSettings(BaseModel):
             samples=self.samples,
             shadows=self.shadows,
             actor_shadows=self.actor_shadows,
-            shadow_size=2048,
+            shadow_size=_SHADOW_MAP_SIZE,
         )
 
 
@@ -148,7 +151,7 @@ class Studio:
 
 
 def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, window: ClipWindow, row: Clip) -> Clip:
-    """Draw a window, check it, write its files and return its row; nothing is written of a clip that fails.
+    """Draw a window, check it, write its files and return its row; nothing is written unless the check holds.
 
     Args:
         dataset: where the files go.
@@ -174,17 +177,8 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
         horizontal_fov_degrees=settings.horizontal_fov_degrees,
     )
     moving, tracks = _tracks(studio, recording, window)
-    hands = hand_motion_from_body(studio.body, skinned, cameras)
-    actor = studio.dress.actor(studio.body, skinned)
-    images = studio.renderer.render_clip(studio.library.scene, tracks, actor, hands, cameras)
-    check_alignment(images)
-    notes = (
-        *recording.notes,
-        unused_betas_note(studio.body, recording),
-        ground_flag(studio.body, skinned),
-        view_flag(images),
-    )
-    flags = [note for note in notes if note]
+    seen = (unused_betas_note(studio.body, recording), ground_flag(studio.body, skinned))
+    flags = [*recording.notes, *(flag for flag in seen if flag)]
     if moving:
         flags.append("moved_objects: " + ", ".join(each.name for each in moving))
     flags += object_flags(moving, skinned, studio.library.scene)
@@ -192,12 +186,8 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
     folder = dataset.clip_folder(settings.source, row.clip_id)
     paths = {f"{role}_path": folder / stored_name(role, ".mp4") for role in ("interaction", "static", "hands")}
     paths |= {f"{role}_path": folder / stored_name(role) for role in ("camera", "masks", "depth", "hand_motion")}
-    for role in ("interaction", "static", "hands"):
-        write_video(paths[f"{role}_path"], getattr(images, role), profile.fps)
-    cameras.save(paths["camera_path"])
-    write_npz(paths["masks_path"], {"ids": images.ids}, compress_level=_COMPRESSION)
-    write_npz(paths["depth_path"], {"depth": images.depth}, compress_level=_COMPRESSION)
-    hands.select(images.hand_pixels > 0).save(paths["hand_motion_path"])
+    flags += _write_views(studio, tracks, studio.dress.actor(studio.body, skinned), cameras, paths)
+    _write_hands(studio, hand_motion_from_body(studio.body, skinned, cameras), cameras, paths)
     measures = measure_triplet(paths["interaction_path"], paths["static_path"], paths["hands_path"])
     prompt = describe_clip(recording, window)
     return row.updated(
@@ -221,6 +211,34 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
         status=ClipStatus.READY,
         reason=None,
     )
+
+
+def _write_views(
+    studio: Studio, tracks: Sequence[ObjectTrack], actor: Actor, cameras: CameraPath, paths: Mapping[str, Path]
+) -> list[str]:
+    """Draw, check and write all but the hands; reasons to look. Each array is let go when it is written.
+
+    Raises:
+        DwmError: the images disagree outside the mask (nothing is written then), or a file cannot be written.
+    """
+    views = studio.renderer.render_views(studio.library.scene, tracks, actor, cameras)
+    check_alignment(views)
+    flag = view_flag(views)
+    cameras.save(paths["camera_path"])
+    write_npz(paths["masks_path"], {"ids": views.ids}, compress_level=_COMPRESSION)
+    depth, videos = views.depth, {"static_path": views.static, "interaction_path": views.interaction}
+    del views
+    for column in tuple(videos):
+        write_video(paths[column], videos.pop(column), studio.settings.profile.fps)
+    write_npz(paths["depth_path"], {"depth": depth}, compress_level=_COMPRESSION)
+    return [flag] if flag else []
+
+
+def _write_hands(studio: Studio, hands: HandMotion, cameras: CameraPath, paths: Mapping[str, Path]) -> None:
+    """Draw and write the hand video, and the motion of the hands that it shows."""
+    video, shares = studio.renderer.render_hands(hands, cameras.intrinsics, len(cameras))
+    write_video(paths["hands_path"], video, studio.settings.profile.fps)
+    hands.select(shares > 0).save(paths["hand_motion_path"])
 
 
 def _tracks(

@@ -17,7 +17,7 @@ from sources.trumans_clips import ClipWindow, plan_clips
 CHUNK_CLIPS = 32
 """Clips that one task, and one worker process, draws; all of one scene."""
 
-_BYTES_PER_PIXEL = 0.45
+_BYTES_PER_PIXEL = 0.65
 """Of a clip's files, for the plan: measured on the real motion in the real room at 720x480."""
 
 
