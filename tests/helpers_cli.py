@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from typer.testing import CliRunner
 
 from dwm_model.geometry import ClipGeometry
@@ -24,7 +25,8 @@ from flows.cli import app
 from manifests.atomic import TEMPORARY_MARK
 from manifests.dataset import Dataset
 from manifests.schema import Clip
-from tests.helpers_video import write_triplet
+from render.video import write_video
+from tests.helpers_video import hands_of_moving_box, moving_box, write_triplet
 
 CLIPS = 5
 STEPS = 4
@@ -103,8 +105,13 @@ class Pipeline:
 
     def write_raw(self, clips: int = CLIPS) -> None:
         """Write the raw triplets and the training settings."""
+        roles = {"videos": moving_box(17), "videos_static": moving_box(17, box=False)}
+        roles["videos_hands"] = hands_of_moving_box(17)
         for index in range(clips):
             write_triplet(self.raw / f"take_{index}", f"{index:05d}", num_frames=17, prompt=f"I push {index}.".encode())
+            for folder, frames in roles.items():  # every take looks into another direction: no two are the same clip
+                video = self.raw / f"take_{index}" / folder / f"{index:05d}.mp4"
+                write_video(video, np.roll(frames, 16 * index, axis=2), 8)
         self.config.write_text(CONFIG.model_dump_json())
 
     def stage(self, name: str) -> list[str]:
@@ -132,11 +139,7 @@ class Pipeline:
         kept = ("dataset/clips/**/*", "dataset/latents/**/*", "dataset/generations/**/*", "run/*.jsonl", "report/*")
         files = {path.relative_to(self.root): path for pattern in kept for path in self.root.glob(pattern)}
         return {
-            "rows": [
-                row.model_dump(mode="json", exclude={"created_at", "checkpoints"})
-                for table in dataset.tables
-                for row in table.rows()
-            ],
+            "rows": [row.model_dump(mode="json", exclude=changing) for table in dataset.tables for row in table.rows()],
             "files": {str(name): path.read_bytes() for name, path in files.items() if path.is_file()},
         }
 
