@@ -67,6 +67,10 @@ def benchmark(
     loaded = [source.load(opened, benchmark_geometry(frozen)) for source in sources]
     result = run_benchmark(opened, frozen, loaded, parameters.metric_options(), out)
     report(result, as_json, [markdown_report(result), f"page: {out / 'index.html'}"])
+    failed = sum(method.failed for method in result.methods)
+    if failed:
+        say(f"{failed} videos failed; the page and `dwm explain` say why; run the same command again to try them again")
+        raise typer.Exit(EXIT_PROBLEMS)
 
 
 class GenerateReport(BaseModel):

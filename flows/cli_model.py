@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel, Field
 
 from flows.cli_data import DatasetArgument
 from flows.cli_support import (
@@ -71,6 +72,14 @@ def _frame_numbers(text: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--frames {text}: not a list of whole numbers; write it as 0,8,16") from None
 
 
+class EncodeSummary(BaseModel):
+    """What `dwm encode` did."""
+
+    prompts: int = Field(description="Prompts that were embedded now.")
+    clips: int = Field(description="Clips that were encoded now.")
+    failures: dict[str, str] = Field(description="Reason for each clip that could not be encoded.")
+
+
 @one_line_errors
 def encode(
     dataset: DatasetArgument,
@@ -83,17 +92,10 @@ def encode(
 
     Example: `dwm encode out/dataset --base out/demo/base`
     """
-    from pydantic import BaseModel
-
     from dwm_model.base_model import load_base
     from dwm_model.latents import encode_shard, plan_encoding, record_failures
     from dwm_model.prompts import encode_prompts
     from dwm_model.train_config import profile_geometry
-
-    class EncodeSummary(BaseModel):
-        prompts: int
-        clips: int
-        failures: dict[str, str]
 
     opened, geometry, model = Dataset.open(dataset), profile_geometry(profile), load_base(base)
     plan = plan_encoding(opened, model.description, geometry, shard_size)

@@ -124,6 +124,16 @@ class ConsoleHandler(logging.Handler):
         say(self.format(record))
 
 
+class _RunNameFormatter(logging.Formatter):
+    """Names the task or flow run that a message of Prefect is about, else the module that it comes from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one message."""
+        names = (getattr(record, attribute, None) for attribute in ("task_run_name", "flow_run_name"))
+        record.source = next((name for name in names if name), record.name)
+        return super().format(record)
+
+
 def _is_told_anyway(record: logging.LogRecord) -> bool:
     """Whether a message is about an error that `one_line_errors` prints (Prefect logs it in every flow)."""
     error = record.exc_info[1] if record.exc_info else None
@@ -134,7 +144,7 @@ def set_up_logging(debug: bool) -> None:
     """Send the library's log messages to standard error: warnings, or everything with ``--debug``."""
     CommandLineState.debug = debug
     handler = ConsoleHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_RunNameFormatter("%(asctime)s %(levelname)s %(source)s: %(message)s", "%H:%M:%S"))
     if not debug:
         handler.addFilter(lambda record: not _is_told_anyway(record))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])

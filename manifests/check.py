@@ -60,12 +60,12 @@ def check_manifest(dataset: Dataset, *, verify_hashes: bool = False) -> list[Pro
         verify_hashes: Also read every file of every clip and compare it with ``output_hashes``.
 
     Returns:
-        Problems, errors first, in a stable order. When a table cannot be read only that is reported.
+        Problems, errors first, in a stable order. When a table cannot be read, or not trusted because an id occurs
+        twice in it, only that is reported.
     """
-    problems = list(_unreadable_parts(dataset))
+    problems = list(_unreadable_parts(dataset)) or list(_duplicate_ids(dataset))
     if not problems:
         files = {file.path: file for file in files_under(dataset)}
-        problems.extend(_duplicate_ids(dataset))
         for clip in _read_clips(dataset):
             problems.extend(_check_clip(dataset, clip, files, verify_hashes=verify_hashes))
         problems.extend(_check_generations(dataset, files))

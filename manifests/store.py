@@ -58,26 +58,22 @@ class Table(Generic[RowT]):
             where: Filter such as ``ds.field("status") == "ready"``; row groups that cannot fit are skipped.
 
         Raises:
-            DwmError: a part is damaged or was written by a newer dwm-pipeline.
+            DwmError: a part is damaged or was written by a newer dwm-pipeline; a key of the rows occurs twice.
         """
         wanted = list(columns) if columns is not None else self.schema.names
         with self.parts.reading() as paths:
             table = self._scan(paths, list(dict.fromkeys([*wanted, self._key])), where)
-        return table.take(pc.sort_indices(table.column(self._key))).select(wanted)
+        table = table.take(pc.sort_indices(table.column(self._key)))
+        self._refuse_duplicates(table.column(self._key))
+        return table.select(wanted)
 
     def rows(self, where: ds.Expression | None = None) -> Iterator[RowT]:
         """Rows that fit, sorted by key. The table may be changed while iterating: the rows are those of the start.
 
         Raises:
-            DwmError: as `read`; a key occurs twice; a row does not fit the row class.
+            DwmError: as `read`; a row does not fit the row class.
         """
-        table = self.read(where=where)
-        keys = table.column(self._key)
-        if table.num_rows > 1:
-            twice = pc.equal(keys.slice(1), keys.slice(0, table.num_rows - 1))
-            if pc.any(twice).as_py():
-                raise self._duplicate_error(keys.slice(1).filter(twice)[0].as_py())
-        yield from table_to_rows(self.row_class, table)
+        yield from table_to_rows(self.row_class, self.read(where=where))
 
     def get(self, key: str) -> RowT:
         """The row with this key.
@@ -319,6 +315,13 @@ class Table(Generic[RowT]):
                     "its own id"
                 )
         return by_key
+
+    def _refuse_duplicates(self, sorted_keys: pa.ChunkedArray) -> None:
+        """Refuse sorted keys of which two are equal: somebody copied a part, and no row may count twice."""
+        if len(sorted_keys) > 1:
+            twice = pc.equal(sorted_keys.slice(1), sorted_keys.slice(0, len(sorted_keys) - 1))
+            if pc.any(twice).as_py():
+                raise self._duplicate_error(sorted_keys.slice(1).filter(twice)[0].as_py())
 
     def _duplicate_error(self, key: str) -> DwmError:
         names = ", ".join(path.name for path in self.files_with(key))
