@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +26,7 @@ from safetensors.torch import save_file
 from dwm_model.tiny import make_tiny_base
 from manifests.columns import VERSION_KEY
 from manifests.dataset import Dataset
-from manifests.schema import Clip, ClipStatus, GenerationStatus
+from manifests.schema import Clip, ClipStatus, GenerationStatus, RunStatus
 from render.video import write_video
 from tests.helpers_cli import CLIPS, Pipeline, done, dwm, refused, small_disk, whole_pipeline
 from tests.helpers_video import hands_of_moving_box, write_triplet
@@ -382,6 +383,28 @@ def test_a_disk_that_refuses_at_any_write_is_one_line_and_the_next_run_ends_in_t
         assert pipeline.leftovers() == []
     done(*pipeline.stage(stage))
     assert pipeline.state() == whole[after].state()
+
+
+def test_a_journal_on_a_full_disk_fails_the_run_with_the_reason_and_the_next_run_completes_it(
+    whole: dict[str, Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = whole["train"].copied_to(tmp_path)
+    real_open = Path.open
+
+    def open_unless_appending(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode == "a" and path.name == "losses.jsonl":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_open(path, mode, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_unless_appending)
+        assert f"{pipeline.run / 'losses.jsonl'}: the disk is full" in refused(*pipeline.stage("train"))
+    (run,) = Dataset.open(pipeline.dataset).runs.rows()
+    assert run.status is RunStatus.FAILED
+    assert run.reason is not None
+    assert "the disk is full" in run.reason
+    done(*pipeline.stage("train"))
+    assert pipeline.state() == whole["benchmark"].state()
 
 
 @pytest.mark.slow

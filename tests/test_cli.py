@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -288,6 +289,13 @@ def test_text_that_looks_like_markup_or_has_several_lines_is_shown_as_one_line(
 
     monkeypatch.setattr(Dataset, "open", fail)
     assert refused("check", tmp_path) == "error: first line second line"
+
+
+def test_messages_and_log_lines_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    cli_support.say("a [red]room[/red] :smile: [0, 1]")
+    handler = cli_support.ConsoleHandler()
+    handler.handle(logging.LogRecord("dwm", logging.WARNING, __file__, 1, "[b]odd[/b] %s", ("name",), None))
+    assert capsys.readouterr().err == "a [red]room[/red] :smile: [0, 1]\n[b]odd[/b] name\n"
 
 
 def test_what_the_system_refuses_is_one_line_with_file_and_remedy(
