@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,10 +21,11 @@ from manifests.errors import DwmError
 
 
 class StopRequest:
-    """Remembers the first Ctrl-C or SIGTERM; a second one acts at once."""
+    """Remembers the first Ctrl-C or SIGTERM (a second one acts at once), and notices when its parent is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: int | None = None) -> None:
         self.signal_number: int | None = None
+        self._parent = parent
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._remember)
 
@@ -33,7 +35,9 @@ class StopRequest:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def is_asked(self) -> bool:
-        """Whether to stop after the step in hand."""
+        """Whether to stop after the step in hand: after a signal, or when the parent process has ended."""
+        if self.signal_number is None and self._parent is not None and os.getppid() != self._parent:
+            self.signal_number = signal.SIGTERM
         return self.signal_number is not None
 
 
@@ -47,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings.add_argument("--config", type=Path, help="JSON file with training settings")
     settings.add_argument("--preset", help="settings by name: paper, tiny")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    parser.add_argument("--parent", type=int, help="process id of the parent: stop, with a checkpoint, when it ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    stop = StopRequest()
+    stop = StopRequest(options.parent)
     try:
         from dwm_model.training import train
 

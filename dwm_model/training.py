@@ -37,6 +37,7 @@ from manifests.atomic import write_text
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.hashing import code_version, hash_config, short_id
+from manifests.locks import exclusive_lock
 from manifests.schema import Run, RunStatus
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "TrainConfig", "TrainSummary", "get_preset", "train"]
 
 logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+"""Held in the run's folder by the process that trains there."""
+
+LOCK_PATIENCE_S = 60.0
+"""How long to wait for a trainer whose parent was killed: it still finishes its step and writes a checkpoint."""
 
 
 class TrainSummary(BaseModel):
@@ -92,26 +99,29 @@ def train(
 
     Raises:
         DwmError: no train clips, latents or prompts are missing, the folder holds a run and ``resume`` is false, the
-            run differs from what is asked, or the loss is not finite (the newest checkpoint is kept).
+            run differs from what is asked, another process trains in the folder, or the loss is not finite (the
+            newest checkpoint is kept).
     """
     began = time.monotonic()
     base = describe_base(base_path)
     selection = select_clips(dataset, config)
     identity = _identity(dataset, base, config, selection)
-    _check_run_folder(run_folder, identity, resume=resume)
-    store = LatentStore(dataset, base, config.geometry)
-    store.require([*selection.train, *selection.validation])
-    write_text(run_folder / RUN_FILE, identity.model_dump_json(indent=2) + "\n")
-    run = _run_row(dataset, run_folder, identity)
-    dataset.runs.upsert([run])
-    trainer = _Trainer(base_path, run_folder, config, selection, store)
-    try:
-        trainer.run(should_stop, on_step)
-    except DwmError as error:
-        dataset.runs.upsert([trainer.described(run).updated(status=RunStatus.FAILED, reason=str(error))])
-        raise
-    dataset.runs.upsert([trainer.described(run)])
-    return trainer.summary(identity.run_id, time.monotonic() - began)
+    busy = f"{run_folder}: another process is training here; wait for it, or stop it and run this again"
+    with exclusive_lock(run_folder / LOCK_FILE, patience_s=LOCK_PATIENCE_S, busy=busy):
+        _check_run_folder(run_folder, identity, resume=resume)
+        store = LatentStore(dataset, base, config.geometry)
+        store.require([*selection.train, *selection.validation])
+        write_text(run_folder / RUN_FILE, identity.model_dump_json(indent=2) + "\n")
+        run = _run_row(dataset, run_folder, identity)
+        dataset.runs.upsert([run])
+        trainer = _Trainer(base_path, run_folder, config, selection, store)
+        try:
+            trainer.run(should_stop, on_step)
+        except DwmError as error:
+            dataset.runs.upsert([trainer.described(run).updated(status=RunStatus.FAILED, reason=str(error))])
+            raise
+        dataset.runs.upsert([trainer.described(run)])
+        return trainer.summary(identity.run_id, time.monotonic() - began)
 
 
 def _identity(dataset: Dataset, base: BaseDescription, config: TrainConfig, selection: ClipSelection) -> RunIdentity:

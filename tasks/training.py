@@ -58,7 +58,7 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
     config_path = run / "requested_config.json"
     atomic.write_text(config_path, config.model_dump_json(indent=2))
     command = [sys.executable, "-m", "dwm_model.train", "--dataset", str(dataset), "--base", str(base)]
-    command += ["--run", str(run), "--config", str(config_path), "--resume"]
+    command += ["--run", str(run), "--config", str(config_path), "--resume", "--parent", str(os.getpid())]
     package_root = str(Path(dwm_model.__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((package_root, os.environ.get("PYTHONPATH", "")))}
     log_path = run / "train.log"

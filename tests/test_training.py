@@ -31,6 +31,7 @@ from dwm_model.training import train
 from dwm_model.training_data import ClipOrder, load_training_batch, select_clips
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
+from manifests.locks import exclusive_lock
 from manifests.schema import ClipStatus, Review, RunStatus, Split
 from tests.helpers_model import GEOMETRY, add_clip, encode_all
 
@@ -379,3 +380,24 @@ def test_command_line_errors_are_one_line_with_exit_codes(dataset: Dataset, tiny
 def test_seeds_are_the_same_on_every_machine() -> None:
     assert training_data.stable_seed("training", 0, 0) == training_data.stable_seed("training", 0, 0)
     assert training_data.stable_seed("training", 0, 0) != training_data.stable_seed("training", 0, 1)
+
+
+@pytest.mark.slow
+def test_trainer_whose_parent_is_gone_writes_a_checkpoint_and_stops(dataset: Dataset, tiny_base: Path) -> None:
+    run = dataset.root.parent / "run"
+    config = CONFIG.model_copy(update={"max_steps": 5000, "checkpoint_every": 5000})
+    nobody = "999999999"
+    command = [*training_command(dataset, tiny_base, run, config), "--parent", nobody]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert finished.returncode == 128 + signal.SIGTERM, finished.stderr
+    assert checkpoint_steps(run) == [1]
+
+
+def test_two_processes_never_train_in_one_folder(
+    dataset: Dataset, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = dataset.root.parent / "run"
+    monkeypatch.setattr("dwm_model.training.LOCK_PATIENCE_S", 0.2)
+    with exclusive_lock(run / ".lock"), pytest.raises(DwmError, match="another process is training here"):
+        train(dataset, tiny_base, run, CONFIG)
+    assert train(dataset, tiny_base, run, CONFIG).is_complete
