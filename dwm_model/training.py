@@ -106,11 +106,11 @@ def train(
     base = describe_base(base_path)
     selection = select_clips(dataset, config)
     identity = _identity(dataset, base, config, selection)
+    store = LatentStore(dataset, base, config.geometry)
+    store.require([*selection.train, *selection.validation])
     busy = f"{run_folder}: another process is training here; wait for it, or stop it and run this again"
     with exclusive_lock(run_folder / LOCK_FILE, patience_s=LOCK_PATIENCE_S, busy=busy):
         _check_run_folder(run_folder, identity, resume=resume)
-        store = LatentStore(dataset, base, config.geometry)
-        store.require([*selection.train, *selection.validation])
         write_text(run_folder / RUN_FILE, identity.model_dump_json(indent=2) + "\n")
         run = _run_row(dataset, run_folder, identity)
         dataset.runs.upsert([run])

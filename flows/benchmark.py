@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
+from dwm_model.checkpoints import read_identity
 from dwm_model.lpips import LpipsNet
 from dwm_model.method_sources import METHOD_NAMES, MethodSource
 from dwm_model.metrics import MetricOptions
@@ -14,7 +15,6 @@ from dwm_model.results import BenchmarkResult, plan_benchmark
 from dwm_model.sampling import SamplerConfig
 from manifests.benchmarks import BenchmarkSettings, freeze
 from manifests.dataset import Dataset
-from manifests.profiles import get_profile
 from manifests.schema import Split
 from tasks.benchmarking import generate_video_chunk, publish_report
 
@@ -29,7 +29,6 @@ class BenchmarkParameters(BaseModel):
     run: Path = Field(description="The training run's folder; its newest checkpoint is taken.")
     out: Path = Field(description="Folder for table, page and figure.")
     name: str = Field(default="test", description="Name under which clips and settings are frozen in the dataset.")
-    profile: str = Field(default="paper", description="Size and length of the videos.")
     seeds: int = Field(default=3, description="Videos a clip and method (the paper has three).", gt=0)
     methods: list[str] = Field(default=list(METHOD_NAMES), description="Rows of the table.")
     num_inference_steps: int = Field(default=50, description="Denoising steps a video.", gt=0)
@@ -39,11 +38,9 @@ class BenchmarkParameters(BaseModel):
     videos_a_task: int = Field(default=24, description="Videos that one task generates.", gt=0)
 
     def settings(self) -> BenchmarkSettings:
-        """What is frozen beside the clips."""
-        profile = get_profile(self.profile)
-        return BenchmarkSettings(
-            width=profile.width, height=profile.height, num_frames=profile.num_frames, seeds=tuple(range(self.seeds))
-        )
+        """What is frozen beside the clips: the size that the run was trained with, and the seeds."""
+        geometry = read_identity(self.run).config.geometry
+        return BenchmarkSettings(**geometry.model_dump(), seeds=tuple(range(self.seeds)))
 
     def sources(self) -> list[MethodSource]:
         """The methods, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -21,9 +22,19 @@ app = typer.Typer(
 )
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"dwm {version('dwm-pipeline')}")
+        raise typer.Exit
+
+
 @app.callback()
 def switches(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
+    version_wanted: Annotated[  # noqa: ARG001 - its callback has acted on it already
+        bool, typer.Option("--version", help="Show the version and stop.", callback=show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Set what holds for every command."""
     set_up_logging(debug)

@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, Field
 
 from flows.cli_data import DatasetArgument
-from flows.cli_model import BaseOption, ProfileOption, RunOption
+from flows.cli_model import BaseOption, RunOption
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report, say
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
@@ -28,7 +28,6 @@ def benchmark(
     run: RunOption,
     out: Annotated[Path, typer.Option(help="Folder for table, page and figure.")],
     name: Annotated[str, typer.Option(help="Name under which clips and settings are frozen.")] = "test",
-    profile: ProfileOption = "mini",
     seeds: Annotated[int, typer.Option(help="Videos a clip and method.", min=1)] = 3,
     methods: Annotated[str, typer.Option(help="Rows of the table, comma-separated.")] = "static copy,DWM",
     num_inference_steps: StepsOption = 50,
@@ -54,7 +53,6 @@ def benchmark(
         run=run,
         out=out,
         name=name,
-        profile=profile,
         seeds=seeds,
         methods=[method.strip() for method in methods.split(",")],
         num_inference_steps=num_inference_steps,

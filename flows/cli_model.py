@@ -24,7 +24,6 @@ from manifests.errors import UsageError
 
 BaseOption = Annotated[Path, typer.Option(help="Base model folder in the diffusers layout.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the training run.")]
-ProfileOption = Annotated[str, typer.Option(help="Size and length of the clips as the model sees them.")]
 
 
 @one_line_errors
@@ -84,13 +83,13 @@ class EncodeSummary(BaseModel):
 def encode(
     dataset: DatasetArgument,
     base: BaseOption,
-    profile: ProfileOption = "mini",
+    profile: Annotated[str, typer.Option(help="Size and length of the clips as the model sees them.")] = "paper",
     shard_size: Annotated[int, typer.Option(help="Clips a shard.", min=1)] = 16,
     as_json: JsonOption = False,
 ) -> None:
     """Cache latents and prompt embeddings of a dataset; only what is missing is computed.
 
-    Example: `dwm encode out/dataset --base out/demo/base`
+    Example: `dwm encode out/dataset --base out/demo/base --profile mini`
     """
     from dwm_model.base_model import load_base
     from dwm_model.latents import encode_shard, plan_encoding, record_failures

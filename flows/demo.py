@@ -76,7 +76,6 @@ def demo(parameters: DemoParameters) -> DemoResult:
             base=base,
             run=run,
             out=table,
-            profile=profile.name,
             seeds=parameters.seeds,
             num_inference_steps=parameters.num_inference_steps,
         )

@@ -120,7 +120,7 @@ class Pipeline:
         return {
             "build": ["build", "official", "--raw", str(self.raw), "--dataset", dataset],
             "split": ["split", dataset, "--policy", "in-order", "--ensure-every-split"],
-            "encode": ["encode", dataset, "--base", base, "--shard-size", "2"],
+            "encode": ["encode", dataset, "--base", base, "--profile", "mini", "--shard-size", "2"],
             "train": ["train", dataset, "--base", base, "--run", run, "--config", str(self.config)],
             "benchmark": ["benchmark", dataset, "--base", base, "--run", run, "--out", str(self.report), *FEW_VIDEOS],
         }[name]

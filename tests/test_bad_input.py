@@ -331,7 +331,6 @@ def test_a_folder_without_a_run_or_with_a_damaged_one_is_named(whole: dict[str, 
     ("more", "words"),
     [
         (("encode", "--profile", "huge"), "profile 'huge': unknown; choose one of paper, mini"),
-        (("benchmark", "--profile", "huge"), "profile 'huge': unknown; choose one of paper, mini"),
         (("benchmark", "--methods", "DWM,magic"), "method 'magic': unknown; choose from static copy, DWM"),
     ],
 )
