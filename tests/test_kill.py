@@ -18,6 +18,7 @@ import pytest
 from dwm_model.geometry import ClipGeometry
 from dwm_model.lora import LoraSettings
 from dwm_model.train_config import TrainConfig
+from manifests.atomic import is_temporary
 from manifests.dataset import Dataset
 from manifests.schema import Row
 from tests.helpers_video import write_triplet
@@ -115,7 +116,9 @@ def continue_from(whole: Places, stage: str, tmp_path: Path) -> Places:
 
 
 def files(folder: Path, pattern: str) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern) if path.is_file()}
+    """Finished files with their bytes; unfinished ones of the killed process are what `dwm gc` removes."""
+    finished = (path for path in folder.glob(pattern) if path.is_file() and not is_temporary(path))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in finished}
 
 
 def rows(table: Any) -> list[dict[str, Any]]:

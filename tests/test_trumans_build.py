@@ -22,7 +22,7 @@ from render.scene import Lighting, ObjectTrack, Scene, SceneObject, SpotLight, p
 from render.video import read_video
 from sources.trumans_build import TrumansSettings, build_chunk_in_worker, build_trumans, plan_build, settings_from
 from sources.trumans_checks import MovingObject, height_below, object_flags
-from tests.helpers_trumans import HAS_REAL_DATA, NO_REAL_DATA, cup_mesh, cup_poses, write_real_recording
+from tests.helpers_trumans_real import HAS_REAL_DATA, NO_REAL_DATA, cup_mesh, cup_poses, write_real_recording
 
 TINY = Profile(name="tiny", width=96, height=64, num_frames=5, fps=8.0, frame_step=2, stride=4)
 FRAMES = 30
