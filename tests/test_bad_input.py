@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -500,7 +501,7 @@ def no_prefect_server(command: list[str], out: Path) -> subprocess.CompletedProc
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        ["python", "-m", "flows.cli", "demo", "--out", str(out), *command],
+        [sys.executable, "-m", "flows.cli", "demo", "--out", str(out), *command],
         capture_output=True,
         text=True,
         check=False,
@@ -531,7 +532,7 @@ def test_ctrl_c_of_a_terminal_ends_the_demo_soon_with_a_checkpoint(whole: dict[s
     environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
     raw, out = whole["build"].raw, tmp_path / "out"
     process = subprocess.Popen(
-        ["python", "-m", "flows.cli", "demo", "--raw", str(raw), "--out", str(out), "--steps", "90"],
+        [sys.executable, "-m", "flows.cli", "demo", "--raw", str(raw), "--out", str(out), "--steps", "90"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
