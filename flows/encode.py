@@ -8,10 +8,9 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import describe_base
-from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import plan_encoding
+from dwm_model.train_config import profile_geometry
 from manifests.dataset import Dataset
-from manifests.profiles import get_profile
 from tasks.encoding import encode_latent_shard, encode_prompt_embeddings
 
 
@@ -36,8 +35,7 @@ class EncodeResult(BaseModel):
 @flow(name="encode")
 def encode(parameters: EncodeParameters) -> EncodeResult:
     """Plan the shards that are missing, then encode them one after another."""
-    profile = get_profile(parameters.profile)
-    geometry = ClipGeometry(width=profile.width, height=profile.height, num_frames=profile.num_frames)
+    geometry = profile_geometry(parameters.profile)
     plan = plan_encoding(
         Dataset.open(parameters.dataset), describe_base(parameters.base), geometry, parameters.shard_size
     )
