@@ -34,16 +34,6 @@ def axis_angle_from_matrix(rotation: npt.ArrayLike) -> Floats:
     return result
 
 
-def rotation_between(source: npt.ArrayLike, target: npt.ArrayLike) -> Floats:
-    """Smallest rotation [3, 3] that turns the direction ``source`` [3] to ``target`` [3] (not opposite ones)."""
-    start = normalised(source)
-    end = normalised(target)
-    axis = np.cross(start, end)
-    sine = float(np.linalg.norm(axis))
-    angle = np.arctan2(sine, float(start @ end))
-    return matrix_from_axis_angle(axis / max(sine, _TINY) * angle)
-
-
 def frame_from_axes(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
     """Right-handed frame [3, 3] as columns: ``first``, ``second`` made perpendicular to it, their cross product."""
     x_axis = normalised(first)
