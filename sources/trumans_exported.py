@@ -26,6 +26,7 @@ SCENES_FOLDER = "scenes"
 RECORDINGS_FOLDER = "recordings"
 BACKGROUND_FILE = "background.glb"
 OBJECTS_FOLDER = "objects"
+LIGHTS_FILE = "lights.json"
 RECORDING_FILE = "recording.json"
 MOTION_FILE = "motion.pkl"
 OBJECTS_FILE = "objects.npz"
@@ -97,6 +98,9 @@ class ExportedTrumans(TrumansRaw):
             raise DwmError(f"{background}: no such file, scene of recording {recording_id}; export the scene again")
         tracks, track_notes = _read_tracks(folder / OBJECTS_FILE, scene / OBJECTS_FOLDER, body.num_frames)
         files = {"recording": folder / RECORDING_FILE, "motion": folder / MOTION_FILE, "scene": background}
+        lights = scene / LIGHTS_FILE if (scene / LIGHTS_FILE).is_file() else None
+        if lights is not None:
+            files["lights"] = lights
         actions_path = folder / ACTIONS_FILE
         actions, action_notes = read_actions(actions_path, body.num_frames) if actions_path.is_file() else ((), [])
         if actions_path.is_file():
@@ -112,6 +116,7 @@ class ExportedTrumans(TrumansRaw):
             body=body,
             objects=tuple(track.tracked for track in tracks),
             scene_meshes=(background,),
+            lights=lights,
             actions=actions,
             bad_frames=frozenset(info.bad_frames),
             form="exported",

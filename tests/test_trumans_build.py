@@ -110,7 +110,7 @@ def test_clips_are_whole_triplets_with_sidecars(built: Dataset) -> None:
         assert clip.static_policy == "clip_first"
         assert clip.hand_visible_frames == TINY.num_frames
         assert clip.object_motion_m > 0.005
-        assert "moved_objects: cup" in clip.flags
+        assert clip.moved_objects == ("cup",)
         assert set(clip.input_hashes) >= {"motion", "objects", "scene", "mesh/cup"}
         depth = read_npz(built.absolute(clip.depth_path))["depth"]
         assert depth.dtype == np.float16
