@@ -662,7 +662,7 @@ def test_scene_has_the_lights_of_its_file_else_sunlight(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}", r"lights.json: sky: field required; correct or remove it \(sunlight\)"),
+        ("{}", r"lights.json: sky: field required; correct it, or remove the file for sunlight"),
         ("no json", r"lights.json: content: invalid json"),
     ],
 )
