@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from render.body import BodyModel, Ints, Joint, joint_transforms
+from render.body import BodyModel, Joint, joint_transforms
+from render.hand_part import Ints
 from render.rotations import Floats, axis_angle_from_matrix, frame_from_axes, matrix_from_axis_angle, normalised
 
 _TWIST_OF_FOREARM, _TWIST_OF_UPPER_ARM = 0.55, 0.15
