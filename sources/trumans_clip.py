@@ -186,7 +186,7 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
     paths |= {f"{role}_path": folder / stored_name(role) for role in ("camera", "masks", "depth", "hand_motion")}
     flags += _write_views(studio, tracks, studio.dress.actor(studio.body, skinned), cameras, paths)
     _write_hands(studio, hand_motion_from_body(studio.body, skinned, cameras), cameras, paths)
-    measures = measure_triplet(paths["interaction_path"], paths["static_path"], paths["hands_path"])
+    measures = measure_triplet(*(paths[f"{role}_path"] for role in ("interaction", "static", "hands", "masks")))
     prompt = describe_clip(recording, window)
     return row.updated(
         **{column: dataset.relative(path) for column, path in paths.items()},
