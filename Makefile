@@ -46,7 +46,7 @@ gpu-check: setup
 	$(BIN)/python -m benchmarks.gpu_check
 
 up: setup
-	bash scripts/up.sh
+	$(BIN)/dwm up --foreground
 
 clean:
 	rm -rf $(VENV) .venv-blender* out .mypy_cache .ruff_cache .pytest_cache .hypothesis
