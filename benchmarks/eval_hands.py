@@ -192,8 +192,8 @@ def draw_sheet(clip: Clip, motion: HandMotion, renderer: MeshRenderer, path: Pat
         picture = clip.video.frames[frame].copy()
         on = hand_mask(drawn[frame])
         picture[on] = (picture[on] * 0.3 + drawn[frame][on] * 0.7).astype(np.uint8)
-        outline = clip.reference.hands[:, frame].any(axis=0).astype(np.int32)
-        contours = cv2.findContours(outline, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
+        outline = np.asarray(clip.reference.hands[:, frame].any(axis=0), np.uint8)
+        contours = cv2.findContours(outline, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
         cv2.drawContours(picture, contours, -1, (255, 255, 0))
         rows.append(np.asarray(cv2.resize(picture, (480, 320), interpolation=cv2.INTER_AREA), np.uint8))
     while len(rows) % 4:
