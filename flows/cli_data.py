@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
+from flows.cli_fixed_camera import build_taste_rob
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report
 from manifests.check import Problem, check_manifest
 from manifests.dataset import Dataset
@@ -111,6 +112,9 @@ def build_trumans(
     report(result, as_json, result.lines())
     if result.has_problems:
         raise typer.Exit(EXIT_PROBLEMS)
+
+
+build_app.command("taste-rob")(build_taste_rob)
 
 
 @one_line_errors
