@@ -376,7 +376,11 @@ def _write_files(dataset: Dataset, row: Clip, media: _Media, profile: Profile) -
 def _with_motion(row: Clip, motion: HandMotion, estimator: HandEstimator) -> Clip:
     jitter = hand_jitter_px(motion)
     most = int(np.bincount(motion.frame).max()) if len(motion) else 0
-    flags = [f"more_than_two_hands: up to {most} in a frame, of more than one person"] if most > 2 else []
+    flags = (
+        [f"more_than_two_hands: up to {most} in a frame: another person, or something taken for a hand"]
+        if most > 2
+        else []
+    )
     return row.updated(
         hand_jitter_px=None if jitter is None else round(jitter, 4),
         hand_estimator=estimator.name,

@@ -86,6 +86,7 @@ def file_settings(hands: Path, **changes: object) -> FixedCameraSettings:
 
 def write_release(raw: Path, videos: dict[str, int], rows: list[tuple[int | str | None, str, str | None]]) -> Path:
     """A release: videos by ``subset/scene/id`` with the seeds of their backgrounds, and `captions.xlsx`."""
+    raw.mkdir(exist_ok=True)
     for name, seed in videos.items():
         write_table_video(raw / f"{name}.mp4", seed=seed)
     (raw / CAPTIONS_FILE).write_bytes(captions_workbook(rows))

@@ -37,7 +37,7 @@ from sources.trumans_scene import BACKGROUND, Dress
 
 _LOGGER = logging.getLogger(__name__)
 
-WIDTH, HEIGHT, FPS = 432, 288, 10.0
+WIDTH, HEIGHT, FPS = 360, 240, 10.0
 _FRAME_STEP = 6
 """Every 6th of 30 frames a second, played at 10: twice as fast as life, so that an action fits a short clip."""
 _FOV_DEGREES = 58.0
