@@ -51,13 +51,15 @@ def write_in_format(path: Path, frames: Frames, pixel_format: str, fps: int = 16
         container.mux(stream.encode())
 
 
-def write_hands(folder: Path, name: str, *, hands: int = 2, frames: int = FRAMES) -> Path:
-    """A hand file for the tiny profile: ``hands`` small blocks in register with a camera of 160 px focal length."""
-    focal, count = 160.0, hands * frames
+def write_hands(
+    folder: Path, name: str, *, hands: int = 2, frames: int = FRAMES, width: int = WIDTH, height: int = HEIGHT
+) -> Path:
+    """A hand file for the tiny profile: ``hands`` small blocks in register with a camera of 62 degrees."""
+    focal, count = width * 160 / 192, hands * frames
     number = np.arange(count)
     frame, which = number // max(hands, 1), number % max(hands, 1)
     centre = np.stack([-0.12 + 0.08 * which, 0.02 + 0.004 * frame, np.full(count, 0.5)], axis=1).astype(np.float32)
-    image = centre[:, None, :2] / centre[:, None, 2:] * focal + np.array([WIDTH / 2, HEIGHT / 2])
+    image = centre[:, None, :2] / centre[:, None, 2:] * focal + np.array([width / 2, height / 2])
     motion = HandMotion(
         frame=frame,
         is_right=which % 2 == 1,

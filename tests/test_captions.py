@@ -103,7 +103,8 @@ def make_tokenizer():  # noqa: ANN201 - of a library that is imported late
     from transformers import PreTrainedTokenizerFast
 
     words = ["<unk>", "<pad>", "<s>", "</s>", "<image>", *dict.fromkeys(WORDS.split())]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    unknown = {"unk_token": "<unk>"}
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, **unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(["<image>"])
     names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
