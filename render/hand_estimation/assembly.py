@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +82,15 @@ def assemble(
     )
     camera = motion_intrinsics(motion, video.width, video.height)
     motion = replace(motion, joints_image=project_camera_points(camera, joints)[0].astype(np.float32))
+    return _in_order(motion)
+
+
+def _in_order(motion: HandMotion) -> HandMotion:
+    """The entries in the order of their frames, those of a frame in the order of their tracks."""
     order = np.argsort(motion.frame, kind="stable")
-    return motion.select(order)
+    names = [each.name for each in fields(motion) if np.shape(getattr(motion, each.name))[:1] == motion.frame.shape]
+    entries = {name: getattr(motion, name)[order] for name in names if not name.startswith("faces")}
+    return replace(motion, **entries)
 
 
 def as_mirrored(motion: HandMotion) -> HandMotion:

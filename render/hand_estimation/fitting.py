@@ -93,7 +93,10 @@ def fit_track(model: HandModel, seen: Observations, focal_px: float) -> Fit:
 def _pick(candidates: list[HandPose], choice: npt.NDArray[np.int64]) -> HandPose:
     rows = np.arange(len(choice))
     return HandPose(
-        *(np.stack([getattr(c, name) for c in candidates])[choice, rows] for name in ("orientation", "translation", "angles"))
+        *(
+            np.stack([getattr(c, name) for c in candidates])[choice, rows]
+            for name in ("orientation", "translation", "angles")
+        )
     )
 
 

@@ -196,9 +196,7 @@ class HandModel:
 def hand_model(body: BodyModel, is_right: bool) -> HandModel:
     """The hinges of one hand of a body, from its rest pose."""
     vertices, joints = body.rest()
-    first, wrist = (
-        (Joint.RIGHT_FINGERS, Joint.RIGHT_WRIST) if is_right else (Joint.LEFT_FINGERS, Joint.LEFT_WRIST)
-    )
+    first, wrist = (Joint.RIGHT_FINGERS, Joint.RIGHT_WRIST) if is_right else (Joint.LEFT_FINGERS, Joint.LEFT_WRIST)
     points = [joints[wrist]]
     for finger, tip in zip(FINGER_ORDER, TIP_VERTICES[int(is_right)], strict=True):
         points += [*joints[first + 3 * finger : first + 3 * finger + 3], vertices[tip]]

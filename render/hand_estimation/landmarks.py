@@ -71,7 +71,7 @@ def find_tracks(video: HandVideo, detector: HandDetector, settings: TrackSetting
     box = video.box
     exposures = [detector.exposures(frame, box) for frame in video.frames]
     sightings = [detector.find(each, box) for each in exposures]
-    tracks = follow(link(sightings, settings), len(exposures), _looker(detector, exposures), settings)
+    tracks = follow(link(sightings, settings), len(exposures), _Looker(detector, exposures), settings)
     return name_sides(tracks, box, settings)
 
 
@@ -83,10 +83,6 @@ class _Looker:
 
     def __call__(self, frame: int, region: Region) -> Sighting:
         return self._detector.look_at(self._exposures[frame], region)
-
-
-def _looker(detector: HandDetector, exposures: Sequence[Sequence[Frames]]) -> _Looker:
-    return _Looker(detector, exposures)
 
 
 def fitted(
@@ -122,9 +118,7 @@ def smoothed(
     hands: HandPose, frame: npt.NDArray[np.int64], score: npt.NDArray[np.float64], period_frames: float
 ) -> HandPose:
     """Hands without jitter, every run of consecutive frames on its own: place in the image, distance, turn, hinges."""
-    orientation, translation, angles = (
-        np.array(each) for each in (hands.orientation, hands.translation, hands.angles)
-    )
+    orientation, translation, angles = (np.array(each) for each in (hands.orientation, hands.translation, hands.angles))
     for run in runs(frame):
         weights = score[run]
         orientation[run] = smooth_rotations(orientation[run], weights, period_frames)

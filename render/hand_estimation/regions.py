@@ -76,7 +76,9 @@ def region_from_palm(box: npt.ArrayLike, wrist: npt.ArrayLike, middle_base: npt.
     """The hand's region around a palm box (left, top, right, bottom; pixels) with two of its points [2]."""
     left, top, right, bottom = np.asarray(box, np.float64)
     angle = _upright_angle(np.asarray(wrist, np.float64), np.asarray(middle_base, np.float64))
-    return _shifted((left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top), angle, 1.0, _PALM_SHIFT)
+    side = max(right - left, bottom - top)
+    centre = ((left + right) / 2, (top + bottom) / 2)
+    return _upright_region(centre, _PALM_SCALE * side, angle, _PALM_SHIFT * side)
 
 
 def region_from_landmarks(landmarks: Floats) -> Region:
@@ -88,7 +90,8 @@ def region_from_landmarks(landmarks: Floats) -> Region:
     low, high = upright.min(axis=0), upright.max(axis=0)
     x, y = (low + high) / 2 @ turn
     width, height = high - low
-    return _shifted(float(x), float(y), float(max(width, height)), angle, float(height / max(width, height)), _HAND_SHIFT)
+    side = _HAND_SCALE * float(max(width, height))
+    return _upright_region((float(x), float(y)), side, angle, _HAND_SHIFT * float(height))
 
 
 def _upright_angle(wrist: Floats, towards: Floats) -> float:
@@ -97,11 +100,10 @@ def _upright_angle(wrist: Floats, towards: Floats) -> float:
     return float(np.arctan2(across, -down))
 
 
-def _shifted(x: float, y: float, side: float, angle: float, height: float, shift: float) -> Region:
-    """A region moved along its own vertical axis and enlarged."""
-    along = shift * side * height
-    scale = _PALM_SCALE if shift == _PALM_SHIFT else _HAND_SCALE
-    return Region(x - along * np.sin(angle), y + along * np.cos(angle), side * scale, angle)
+def _upright_region(centre: tuple[float, float], side: float, angle: float, along: float) -> Region:
+    """A region of ``side`` moved by ``along`` down its own vertical axis, pixels."""
+    x, y = centre
+    return Region(x - along * float(np.sin(angle)), y + along * float(np.cos(angle)), side, angle)
 
 
 def box_overlap(first: npt.ArrayLike, second: npt.ArrayLike) -> float:

@@ -6,6 +6,8 @@ Smoothing is Whittaker's: the values that are near the given ones and have small
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
@@ -16,7 +18,7 @@ from render.rotations import Floats
 def filled_frames(frame: npt.NDArray[np.int64], max_gap: int) -> npt.NDArray[np.int64]:
     """All frames of a track whose sightings lie at ``frame`` [N] (rising), with gaps of up to ``max_gap`` filled in."""
     parts = [frame[:1]]
-    for before, after in zip(frame[:-1], frame[1:], strict=True):
+    for before, after in pairwise(frame):
         parts.append(np.arange(before + 1, after + 1) if after - before - 1 <= max_gap else np.array([after]))
     return np.concatenate(parts)
 
@@ -24,7 +26,7 @@ def filled_frames(frame: npt.NDArray[np.int64], max_gap: int) -> npt.NDArray[np.
 def runs(frame: npt.NDArray[np.int64]) -> list[slice]:
     """Slices of ``frame`` [N] (rising) without a missing frame in between."""
     cuts = [0, *(np.flatnonzero(np.diff(frame) > 1) + 1), len(frame)]
-    return [slice(int(start), int(stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True) if stop > start]
+    return [slice(int(start), int(stop)) for start, stop in pairwise(cuts) if stop > start]
 
 
 def interpolate(frame: npt.NDArray[np.int64], values: Floats, wanted: npt.NDArray[np.int64]) -> Floats:

@@ -106,14 +106,15 @@ def follow(tracks: list[Track], num_frames: int, look: Look, settings: TrackSett
         if track.confidence >= settings.sure_track:
             for step in (1, -1):
                 for frame in sorted(track.sightings, reverse=step < 0):
-                    _extend(track, frame, step, num_frames, look, settings)
+                    _extend(track, range(frame, num_frames if step > 0 else -1, step), look, settings)
         result.append(track)
     return sorted(result, key=lambda each: each.first)
 
 
-def _extend(track: Track, frame: int, step: int, num_frames: int, look: Look, settings: TrackSettings) -> None:
-    """Follow a track from one frame in one direction until it is seen again or lost."""
-    while 0 <= frame + step < num_frames and frame + step not in track.sightings:
+def _extend(track: Track, ahead: range, look: Look, settings: TrackSettings) -> None:
+    """Follow a track from a frame through those behind it (``ahead``, its own first) until it is seen again or lost."""
+    frame, step = ahead.start, ahead.step
+    while frame + step in ahead and frame + step not in track.sightings:
         here = track.sightings[frame]
         region = here.region
         before = track.sightings.get(frame - step)
