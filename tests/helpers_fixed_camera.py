@@ -80,9 +80,9 @@ def write_hands(
     return path
 
 
-def file_settings(hands: Path, **changes: object) -> FixedCameraSettings:
+def file_settings(hands: Path, *, mirrored: bool = False, **changes: object) -> FixedCameraSettings:
     """Settings of the tiny profile with hands from files."""
-    estimation = HandEstimationSettings(estimator="file", files=hands)
+    estimation = HandEstimationSettings(estimator="file", files=hands, mirrored=mirrored)
     return FixedCameraSettings.model_validate({"profile": TINY, "hands": estimation, **changes})
 
 

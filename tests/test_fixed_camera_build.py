@@ -354,6 +354,11 @@ def test_four_hands_are_drawn_and_flagged(tmp_path: Path) -> None:
     assert len(motion) == 4 * FRAMES
 
 
+def test_a_video_that_is_said_to_be_mirrored_is_flagged(tmp_path: Path) -> None:
+    clip = one_clip(tmp_path, write_table_video, mirrored=True)
+    assert flag_names(clip) == {"mirrored", "no_caption"}
+
+
 def test_a_missing_hand_file_is_a_failed_row(tmp_path: Path) -> None:
     clip = one_clip(tmp_path, lambda path: write_table_video(path.with_name("other.mp4")))
     assert clip.status is ClipStatus.FAILED

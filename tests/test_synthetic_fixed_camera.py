@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from manifests.dataset import Dataset
 from manifests.errors import DwmError
+from manifests.profiles import get_profile
+from manifests.schema import Source
 from render.body import load_body
 from render.camera_motion import measure_camera_motion
-from render.hands import hand_motion_from_body
+from render.hands import HandMotion, hand_motion_from_body
+from render.media_checks import check_clip_media
 from render.mesh_renderer import MeshRenderer
 from render.video import read_video
+from sources.fixed_camera_build import FixedCameraSettings, build_fixed_camera, plan_build
 from sources.fixed_camera_captions import open_captions
 from sources.synthetic.fixed_camera import (
     FPS,
@@ -54,6 +59,27 @@ def test_the_camera_stands_still_and_something_happens(raw: Path) -> None:
     assert video.frames.shape == (25, HEIGHT, WIDTH, 3)
     assert measure_camera_motion(video.frames[::2]).step_px < 0.2
     assert np.abs(video.frames[12].astype(int) - video.frames[0]).max() > 80
+
+
+def test_the_landmark_estimator_finds_the_hands_of_generated_videos(raw: Path, tmp_path: Path) -> None:
+    plan = plan_build(raw, FixedCameraSettings(profile=get_profile("mini")), limit=1)
+    try:
+        report = build_fixed_camera(tmp_path / "dataset", plan)
+    except DwmError as error:
+        if "not installed" not in str(error):
+            raise
+        pytest.skip(f"no landmark detector on this machine: {error}")
+    assert (report.ready, report.failures) == (1, ())
+    dataset = Dataset.open(tmp_path / "dataset")
+    (clip,) = dataset.clips.rows()
+    assert clip.source is Source.SYNTHETIC
+    assert clip.hand_visible_frames >= 14
+    assert not [flag for flag in clip.flags if flag.startswith(("no_hands", "camera", "empty"))]
+    assert check_clip_media(dataset.root, clip) == []
+    motion = HandMotion.load(dataset.absolute(clip.hand_motion_path))
+    assert set(motion.is_right.tolist()) == {True, False}
+    left, right = (np.median(motion.joints_image[motion.is_right == side, :, 0]) for side in (False, True))
+    assert left < right  # filmed from behind, each hand on its own side
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_lost_video_comes_back(raw: Path) -> None:
