@@ -41,8 +41,8 @@ WIDTH, HEIGHT, FPS = 360, 240, 10.0
 _FRAME_STEP = 6
 """Every 6th of 30 frames a second, played at 10: twice as fast as life, so that an action fits a short clip."""
 _FOV_DEGREES = 58.0
-_SCENES = ("Dinning", "Kitchen", "Office")
-"""Scene folders, with the spelling of the release."""
+_SCENES = ("Dinning", "Kitchen", "Office_60491_to_70512")
+"""Scene folders, as the release spells them; its captions may say Dining and Office."""
 _FIRST_ID = 101
 
 _AT_FURNITURE = (Action.OPEN_DRAWER, Action.CLOSE_DRAWER, Action.OPEN_DOOR, Action.CLOSE_DOOR)
@@ -84,7 +84,8 @@ def generate_fixed_camera(raw: Path, count: int, seed: int) -> FixedCameraReport
                 write_video(video_path(raw, index), _through_a_lens(take.frames, random), FPS, crf=20)
                 _LOGGER.info("generated %s: %s", video_path(raw, index).name, captions[index])
     write_bytes(
-        raw / CAPTIONS_FILE, captions_workbook([(_id(index), _scene(index), captions[index]) for index in captions])
+        raw / CAPTIONS_FILE,
+        captions_workbook([(_id(index), _caption_scene(index), captions[index]) for index in captions]),
     )
     return FixedCameraReport(raw, made=len(missing), kept=count - len(missing))
 
@@ -144,6 +145,10 @@ def _id(index: int) -> int:
 
 def _scene(index: int) -> str:
     return _SCENES[index % len(_SCENES)]
+
+
+def _caption_scene(index: int) -> str:
+    return _scene(index).split("_")[0].replace("Dinning", "Dining")
 
 
 @dataclass(frozen=True, eq=False)
