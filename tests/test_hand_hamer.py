@@ -188,8 +188,8 @@ def test_mano_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DwmError, match=r"MANO_RIGHT\.pkl: refused.*system"):
         load_mano(path)
     assert not (tmp_path / "ran").exists()
+    path.write_bytes(pickle.dumps({"v_template": np.zeros((3, 3))}, protocol=2))
     with pytest.raises(DwmError, match="lacks the arrays"):
-        path.write_bytes(pickle.dumps({"v_template": np.zeros((3, 3))}, protocol=2))
         load_mano(path)
 
 

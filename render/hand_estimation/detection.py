@@ -163,10 +163,10 @@ def distinct(hands: Sequence[Sighting]) -> list[Sighting]:
 
 def same_hand(first: Sighting, second: Sighting) -> bool:
     """Whether two sightings in one frame are of the same hand: their landmarks lie on one another."""
-    size = min(hand_size(first), hand_size(second))
+    sizes = hand_size(first), hand_size(second)
     apart = float(np.linalg.norm(first.pixels - second.pixels, axis=1).mean())
     centres = float(np.linalg.norm(first.pixels.mean(axis=0) - second.pixels.mean(axis=0)))
-    return apart < 0.35 * size or centres < 0.5 * size
+    return apart < 0.35 * min(sizes) or centres < 0.25 * sum(sizes)
 
 
 def hand_size(hand: Sighting) -> float:

@@ -40,9 +40,9 @@ class LandmarkEstimator:
         self._settings = settings
         self._detector = HandDetector(settings.detection)
         body = load_body(settings.fit.body)
-        self._models = (hand_model(body, is_right=False), hand_model(body, is_right=True))
+        self.models = (hand_model(body, is_right=False), hand_model(body, is_right=True))
         self._model_name = body.name
-        self._faces = (body.hands[0].faces, body.hands[1].faces)
+        self.faces = (body.hands[0].faces, body.hands[1].faces)
 
     @property
     def name(self) -> Literal["landmarks"]:
@@ -59,10 +59,10 @@ class LandmarkEstimator:
         focal_px = focal_of(video, self._settings.fit.horizontal_fov_degrees)
         meshes = []
         for track in find_tracks(video, self._detector, self._settings.tracks):
-            model = self._models[int(track.is_right)]
+            model = self.models[int(track.is_right)]
             hands, frame, score = fitted(track, model, video, focal_px, self._settings.tracks)
             meshes.append(track_meshes(model, hands, frame, score))
-        motion = assemble(meshes, self._faces, focal_px, video)
+        motion = assemble(meshes, self.faces, focal_px, video)
         return as_mirrored(motion) if self._settings.mirrored else motion
 
 

@@ -55,7 +55,7 @@ class TrackSettings(BaseModel):
         default=0.6, gt=0, le=1, description="Boxes of two hands that overlap more (intersection over union) are one."
     )
     follow_presence: float = Field(
-        default=0.5, gt=0, lt=1, description="Least probability that a followed region shows the hand."
+        default=0.4, gt=0, lt=1, description="Least probability that a followed region shows the hand."
     )
     sure_track: float = Field(
         default=0.7, gt=0, lt=1, description="Tracks of which no frame shows a hand with this probability are dropped."

@@ -23,6 +23,11 @@ Look = Callable[[int, Region], Sighting]
 
 _REACH, _REACH_A_FRAME = 1.0, 0.5
 """How far a hand may move between frames, and more for every frame in between, in units of its size."""
+_MOST_COST = 1.5
+_SLACK = 0.2
+"""What a step that goes on as the last one did costs against none, in units of the hand's size."""
+_SIDE_COST, _COURSE_COST = 0.3, 0.2
+"""What another opinion on the side and another course cost: they decide where two hands meet."""
 _LARGEST_GROWTH = 1.7
 """A hand does not change its size more between neighbouring frames."""
 _MOST_LOG_ODDS = 3.0
@@ -72,7 +77,7 @@ def link(sightings: Sequence[Sequence[Sighting]], settings: TrackSettings) -> li
         if open_tracks and hands:
             costs = np.array([[_distance(track, frame, hand) for hand in hands] for track in open_tracks])
             for row, column in zip(*linear_sum_assignment(np.minimum(costs, 10.0)), strict=True):
-                if costs[row, column] < 1.0:
+                if costs[row, column] < _MOST_COST:
                     open_tracks[row].sightings[frame] = hands[column]
                     taken.add(int(column))
         tracks += [Track({frame: hand}) for number, hand in enumerate(hands) if number not in taken]
@@ -86,8 +91,18 @@ def _distance(track: Track, frame: int, hand: Sighting) -> float:
     growth = size / max(1e-6, min(hand_size(before), hand_size(hand)))
     if growth > _LARGEST_GROWTH * (1 + 0.2 * (frame - track.last - 1)):
         return np.inf
-    moved = float(np.linalg.norm(hand.pixels.mean(axis=0) - before.pixels.mean(axis=0)))
-    return moved / size / (_REACH + _REACH_A_FRAME * (frame - track.last - 1))
+    here = before.pixels.mean(axis=0)
+    expected = here
+    earlier = track.sightings.get(track.last - 1)
+    if earlier is not None:
+        expected = here + (here - earlier.pixels.mean(axis=0)) * (frame - track.last)
+    place = hand.pixels.mean(axis=0)
+    moved = min(float(np.linalg.norm(place - here)), float(np.linalg.norm(place - expected)) + _SLACK * size)
+    opinions = [each.right for each in track.sightings.values()]
+    doubt = _SIDE_COST * abs(float(np.mean(opinions)) - hand.right)
+    unexpected = _COURSE_COST * float(np.linalg.norm(place - expected)) / size
+    reach = _REACH + _REACH_A_FRAME * (frame - track.last - 1)
+    return moved / size / reach + min(doubt + unexpected, 0.5)
 
 
 def follow(tracks: list[Track], num_frames: int, look: Look, settings: TrackSettings) -> list[Track]:
@@ -107,7 +122,8 @@ def follow(tracks: list[Track], num_frames: int, look: Look, settings: TrackSett
             for step in (1, -1):
                 for frame in sorted(track.sightings, reverse=step < 0):
                     _extend(track, range(frame, num_frames if step > 0 else -1, step), look, settings)
-        result.append(track)
+        if not any(_is_part(track, other, settings) for other in result):  # it may have been led to another's hand
+            result.append(track)
     return sorted(result, key=lambda each: each.first)
 
 
