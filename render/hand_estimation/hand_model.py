@@ -187,10 +187,10 @@ class HandModel:
         translation = hands.translation - (hands.orientation @ (wrist - root) + root)
         motion = BodyMotion(pose, translation, np.zeros(0), np.zeros(0))
         part = self.body.hands[int(self.is_right)]
-        skinned = self.body.skin(motion, part.vertex_ids).vertices
-        centre = skinned[:, part.cap_ids].mean(axis=1, keepdims=True, dtype=np.float64)
-        vertices = np.concatenate([skinned, centre.astype(np.float32)], axis=1)
-        return vertices, finger_pose.reshape(count, 3 * FINGER_JOINTS)
+        needed = np.union1d(part.vertex_ids, part.rim_edges)
+        whole = np.zeros((count, len(self.body.template), 3), np.float32)  # only what the hand takes is skinned
+        whole[:, needed] = self.body.skin(motion, needed).vertices
+        return part.vertices(whole), finger_pose.reshape(count, 3 * FINGER_JOINTS)
 
 
 def hand_model(body: BodyModel, is_right: bool) -> HandModel:
