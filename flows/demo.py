@@ -19,8 +19,8 @@ from manifests.errors import DwmError
 from manifests.profiles import get_profile
 from manifests.schema import ClipStatus, Source
 from manifests.splits import SplitPolicy, SplitReport, SplitSettings
+from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import plan_recordings
-from sources.synthetic.write_exported import claim_folder
 from tasks.base_models import make_untrained_base
 from tasks.building import generate_recording_chunk, split_dataset
 

@@ -123,7 +123,10 @@ class Clip(Row):
     list_order: int | None = Field(default=None, description="Position (from 0) in the official list.")
 
     start_frame: int = Field(default=0, description="First source frame of the clip.")
-    frame_step: int = Field(default=1, description="Source frames between two frames of the clip.")
+    frame_step: int = Field(
+        default=1,
+        description="Source frames between two frames of the clip (rounded where video is resampled by time).",
+    )
     num_frames: int = Field(default=0, description="Frames in each video of the clip (0: unknown, failed clips).")
     fps: float = Field(default=0.0, description="Frames a second of the videos (0: unknown).")
     width: int = Field(default=0, description="Width of the videos, pixels (0: unknown).")
@@ -161,12 +164,21 @@ class Clip(Row):
         default=None,
         description="What the static video freezes: `clip_first`, `scene_initial`, `first_frame`, `reconstruction`; null when unknown.",
     )
+    fit_policy: str | None = Field(
+        default=None,
+        description="How the source picture got the clip's size: `pad`, `crop` or `stretch`; null where it was rendered or kept.",
+    )
+    length_policy: str | None = Field(
+        default=None,
+        description="How a source that is shorter than the clip was brought to its length: `pad_last` or `stretch`; null where it is long enough.",
+    )
     hand_estimator: str | None = Field(
         default=None,
         description="What made the hand meshes: `body_model`, `hamer`, `landmarks`, `file`; null when unknown.",
     )
     calibration_source: str | None = Field(
-        default=None, description="Where the camera comes from: `rendered`, `online`, `factory`; null when unknown."
+        default=None,
+        description="Where the camera comes from: `rendered`, `online`, `factory`, `assumed` (field of view of the hand estimator); null when unknown.",
     )
     body_model: str | None = Field(
         default=None, description="Body model file behind the hands and the actor; null when unknown."
@@ -190,6 +202,10 @@ class Clip(Row):
         default=None, description="Offset between the videos of the triplet by motion cross-correlation, frames."
     )
 
+    first_frame_hash: str | None = Field(
+        default=None,
+        description="Fingerprint of the first frame, 64 bits in hexadecimal: alike frames differ in few bits; null where none is made.",
+    )
     near_duplicate_group: str | None = Field(
         default=None, description="Clips that look alike share it; splits keep them together."
     )

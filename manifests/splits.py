@@ -27,6 +27,7 @@ from manifests.errors import DwmError
 from manifests.leaks import LeakCount, LeakLevel, audit_leaks
 from manifests.official_lists import read_lists
 from manifests.schema import ClipStatus, Split
+from manifests.unions import Unions
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ def unit_names(candidates: Iterable[Candidate], policy: SplitPolicy) -> dict[str
 
     Units that share a near-duplicate group, and scenes that share a recording, are one, under the smallest name.
     """
-    unions = _Unions()
+    unions = Unions()
     own: dict[str, str] = {}
     first_with: dict[tuple[str, str], str] = {}
     for clip in candidates:
@@ -215,27 +216,6 @@ def unit_names(candidates: Iterable[Candidate], policy: SplitPolicy) -> dict[str
         for tie in ties:
             unions.join(unit, first_with.setdefault(tie, unit))
     return {clip_id: unions.find(unit) for clip_id, unit in own.items()}
-
-
-class _Unions:
-    """Disjoint sets of names; a set goes by its smallest name."""
-
-    def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
-
-    def find(self, name: str) -> str:
-        path = []
-        while (parent := self._parents.get(name, name)) != name:
-            path.append(name)
-            name = parent
-        for passed in path:
-            self._parents[passed] = name
-        return name
-
-    def join(self, first: str, second: str) -> None:
-        small, large = sorted((self.find(first), self.find(second)))
-        if small != large:
-            self._parents[large] = small
 
 
 def place_units(

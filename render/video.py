@@ -44,6 +44,7 @@ __all__ = [
     "FitPolicy",
     "Frames",
     "LengthPolicy",
+    "Picture",
     "TooShortError",
     "Video",
     "VideoInfo",
@@ -52,6 +53,7 @@ __all__ = [
     "fit_frames",
     "fit_length",
     "iter_frames",
+    "iter_pictures",
     "probe",
     "read_clip_video",
     "read_video",
@@ -85,6 +87,33 @@ class VideoInfo:
     num_frames: int
     codec: str
     pixel_format: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded frame that is not converted yet: conversion costs more than decoding, and not every frame is needed.
+
+    Attributes:
+        time_s: time in the file, seconds; None where the file gives none.
+        rotation_degrees: rotation that the file asks for, counter-clockwise; `rgb` applies it.
+    """
+
+    time_s: float | None
+    rotation_degrees: int
+    _frame: av.VideoFrame
+    _path: Path
+
+    def rgb(self) -> Frames:
+        """The picture as shown, uint8 RGB [H, W, 3].
+
+        Raises:
+            DwmError: its pixel format cannot be converted.
+        """
+        try:
+            return _to_rgb(self._frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            name = self._frame.format.name
+            raise DwmError(f"{self._path}: pictures of format {name} cannot be converted; save it as mp4") from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,6 +200,17 @@ def iter_frames(path: Path) -> Generator[Frames]:
             rgb = _to_rgb(frame)
             shape = shape or rgb.shape
             yield _same_size(path, rgb, shape)
+
+
+def iter_pictures(path: Path) -> Generator[Picture]:
+    """Yield every frame of a video with its time, to be converted or passed over.
+
+    Raises:
+        DwmError: as ``probe``.
+    """
+    with _open(path) as (container, stream):
+        for frame in _decode(path, container, stream):
+            yield Picture(None if frame.time is None else float(frame.time), int(frame.rotation), frame, path)
 
 
 def read_clip_video(path: Path, *, width: int, height: int, num_frames: int, fit: FitPolicy = FitPolicy.PAD) -> Frames:

@@ -16,6 +16,7 @@ from manifests.schema import Clip, ClipStatus, Group, Source
 from render.media_checks import check_sidecar, describe_difference
 from render.triplet import measure_triplet
 from render.video import VideoInfo, probe
+from sources.caption_tables import read_text
 from sources.official_layout import (
     PROMPT_FOLDERS,
     SIDECAR_FOLDERS,
@@ -51,11 +52,7 @@ def read_prompt(path: Path) -> str:
     Raises:
         DwmError: the file is empty or not UTF-8.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DwmError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    text = read_text(path)
     if not text:
         raise DwmError(f"{path}: the prompt is empty; write what happens in the video")
     return text

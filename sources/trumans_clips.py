@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.profiles import Profile
+from sources.captions import short_label
 from sources.trumans import FrameFault, RecordingEntry, TrumansRecording, poses_differ
 from sources.trumans_files import faults_of_frames
 
@@ -20,33 +21,6 @@ FALLBACK_PROMPT = "I move through a room."
 _SHARE_OF_CLIP = 0.1
 _SHARE_OF_ACTION = 0.5
 _REASONS_SHOWN = 2
-_SUBJECT = re.compile(r"^(?:(?:the|a)\s+(?:person|man|woman|human|actor)|he|she|they|i)\s+", re.IGNORECASE)
-_SKIPPED_WORDS = frozenset({"the", "a", "an", "his", "her", "their", "my"})
-_LABEL_ENDS = frozenset(
-    [
-        "at",
-        "from",
-        "with",
-        "on",
-        "in",
-        "into",
-        "to",
-        "onto",
-        "by",
-        "near",
-        "towards",
-        "toward",
-        "while",
-        "and",
-        "then",
-        "using",
-        "for",
-        "of",
-        "behind",
-        "beside",
-    ]
-)
-_LABEL_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -148,18 +122,6 @@ def describe_clip(recording: TrumansRecording, window: ClipWindow) -> ClipPrompt
     ]
     sentences = [_sentence(text) for text in dict.fromkeys(told)]
     return ClipPrompt(" ".join(sentences), PROMPT_FROM_ANNOTATION, short_label(main.text))
-
-
-def short_label(text: str) -> str | None:
-    """Short name of an action: its words up to the first preposition, without articles (``pick up cup``)."""
-    words = re.findall(r"[\w'-]+", _SUBJECT.sub("", text.strip()).lower())
-    kept: list[str] = []
-    for word in words:
-        if kept and word in _LABEL_ENDS:
-            break
-        if word not in _SKIPPED_WORDS:
-            kept.append(word)
-    return " ".join(kept[:_LABEL_WORDS]) or None
 
 
 def _too_short(recording: RecordingEntry | TrumansRecording, profile: Profile) -> str:

@@ -46,6 +46,11 @@ class Chunk(BaseModel):
     recordings: tuple[RecordingRequest, ...] = Field(description="Its recordings, or parts of them, in order.")
 
     @property
+    def name(self) -> str:
+        """What the chunk is, for messages."""
+        return f"scene {self.scene_id}"
+
+    @property
     def clips(self) -> int:
         """Windows planned."""
         return sum(request.clips for request in self.recordings)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from manifests.atomic import write_bytes, write_text
-from manifests.errors import DwmError
 from render.arrays import write_npz
 from render.scene import SceneObject
 from sources.synthetic.gltf import write_glb
 from sources.synthetic.household import Household
+from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import RecordingPlan, SyntheticRecording, compose_recording, household_of
 from sources.trumans import SOURCE_FPS, BodyParameters
 from sources.trumans_exported import (
@@ -39,8 +39,6 @@ from sources.trumans_exported import (
 )
 
 LOGGER = logging.getLogger(__name__)
-
-SETTINGS_FILE = "synthetic.json"
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,6 @@ def generate_recordings(raw: Path, plans: Sequence[RecordingPlan]) -> Generation
         _write_recording(raw, compose_recording(plan))
         LOGGER.info("generated %s: %s", plan.recording_id, plan.action)
     return GenerationReport(raw, made=len(missing), kept=len(plans) - len(missing))
-
-
-def claim_folder(raw: Path, seed: int) -> None:
-    """Write the seed into ``raw``, or check that it holds the same one.
-
-    Raises:
-        DwmError: the folder holds recordings of another seed.
-    """
-    settings = json.dumps({"seed": seed}) + "\n"
-    path = raw / SETTINGS_FILE
-    if not path.exists():
-        write_text(path, settings)
-    elif path.read_text(encoding="utf-8") != settings:
-        raise DwmError(f"{path}: recordings of another seed than {seed} are here; choose another folder")
 
 
 def scene_files(raw: Path, plan: RecordingPlan) -> dict[str, Path]:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from manifests.atomic import write_bytes, write_text
 from render.rotations import Floats
 from render.scene import SceneObject
+from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import RecordingPlan, SyntheticRecording, compose_recording, household_of
-from sources.synthetic.write_exported import actions_text, claim_folder, motion_pickle
+from sources.synthetic.write_exported import actions_text, motion_pickle
 from sources.trumans_arrays import BAD_FRAMES, BODY_ARRAYS, FRAME_IDS, SCENE_FLAGS, SCENE_LIST, SEGMENT_NAMES
 from sources.trumans_release import (
     ACTION_FOLDERS,

@@ -1,0 +1,79 @@
+"""A contact sheet for each scene of fixed-camera clips: video, static, hands, and the hands laid over the video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from manifests.atomic import write_bytes
+from manifests.dataset import Dataset
+from manifests.schema import Clip, ClipStatus
+from render.contact_sheet import contact_sheet, encode_png
+from render.hand_mask import hand_mask
+from render.video import FitPolicy, Frames, fit_frame, iter_frames
+from sources.trumans_sheet import SHEETS_FOLDER, RecordingSheet
+
+_CLIPS = 3
+_COLUMNS = 6
+_TILE_WIDTH = 240
+_OPACITY = 0.65
+_STATIC_POLICY = "first_frame"
+
+
+def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[RecordingSheet]:
+    """Draw the first ready clips of each scene that has any, one PNG a scene in `SHEETS_FOLDER`.
+
+    Raises:
+        DwmError: a clip's video cannot be read, or the sheet cannot be written.
+    """
+    sheets = []
+    for scene_id in scene_ids:
+        chosen = (
+            (ds.field("scene_id") == scene_id)
+            & (ds.field("status") == ClipStatus.READY.value)
+            & (ds.field("static_policy") == _STATIC_POLICY)
+        )
+        clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: (clip.recording_id, clip.start_frame))
+        if not clips:
+            continue
+        rows = [row for clip in islice(clips, _CLIPS) for row in _rows(dataset, clip)]
+        title = f"{scene_id}: {len(clips)} fixed-camera clips, hands by {clips[0].hand_estimator}"
+        image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in scene_id)
+        path = dataset.root / SHEETS_FOLDER / f"fixed-{name}.png"
+        write_bytes(path, encode_png(image))
+        sheets.append(RecordingSheet(path, image))
+    return sheets
+
+
+def overlay(picture: Frames, hands: Frames) -> Frames:
+    """A frame uint8 [H, W, 3] with the hands of its hand video laid over it."""
+    mask = hand_mask(hands)[..., None] * np.float32(_OPACITY)
+    return np.asarray(np.rint(picture * (1 - mask) + hands * mask), np.uint8)
+
+
+def _rows(dataset: Dataset, clip: Clip) -> list[tuple[str, Frames]]:
+    paths = (clip.interaction_path, clip.static_path, clip.hands_path)
+    streams = [iter_frames(dataset.absolute(path)) for path in paths if path is not None]
+    if len(streams) < len(paths):
+        return []
+    tiles: list[list[Frames]] = [[], [], [], []]
+    for frames in _together(streams):
+        for kept, frame in zip(tiles, (*frames, overlay(frames[0], frames[2])), strict=True):
+            kept.append(_reduced(frame))
+    name = clip.recording_id.rpartition("/")[2]
+    labels = (f"{name} video", f"{name} static", f"{name} hands", f"{name} overlay")
+    return [(label, np.stack(frames)) for label, frames in zip(labels, tiles, strict=True)]
+
+
+def _together(streams: Sequence[Iterator[Frames]]) -> Iterator[tuple[Frames, ...]]:
+    return zip(*streams, strict=True)
+
+
+def _reduced(frame: Frames) -> Frames:
+    """A frame at the sheet's size: whole clips would take more memory than making them."""
+    height, width = frame.shape[:2]
+    return fit_frame(frame, _TILE_WIDTH, round(height * _TILE_WIDTH / width), FitPolicy.STRETCH)
