@@ -120,7 +120,7 @@ class FisheyeCamera:
         return value, slope
 
     def _undo_radial(self, radius: Floats) -> Floats:
-        angle = np.minimum(radius, 1.4)
+        angle: Floats = np.minimum(radius, 1.4)
         for _ in range(_NEWTON_STEPS):
             value, slope = self._radial(angle)
             step = (radius - value) / np.where(np.abs(slope) > 1e-6, slope, 1e-6)

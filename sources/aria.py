@@ -219,8 +219,8 @@ def open_capture(files: CaptureFiles, *, pose_tolerance_s: float = POSE_TOLERANC
     if not capture.has_pose.any():
         raise DwmError(
             f"{trajectory.path}: goes from {_seconds(trajectory.timestamps_ns)} by the device's clock, the recording "
-            f"{files.vrs.name} from {_seconds(recording.timestamps_ns)}: no colour frame has a pose; take the trajectory "
-            "of this recording"
+            f"{files.vrs.name} from {_seconds(recording.timestamps_ns)}: no colour frame has a pose; take "
+            "the trajectory of this recording"
         )
     return capture
 

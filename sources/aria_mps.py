@@ -162,8 +162,8 @@ def read_points(path: Path, world_from_file: Floats) -> SemiDensePoints:
     sure = (inverse < INVERSE_DISTANCE_STD_MAX) & (distance < DISTANCE_STD_MAX_M) & np.isfinite(positions).all(axis=1)
     if not sure.any():
         raise DwmError(
-            f"{path}: none of {len(found)} points is sure enough (deviation below {DISTANCE_STD_MAX_M} m, of the inverse "
-            f"distance below {INVERSE_DISTANCE_STD_MAX}); explore the scene longer and from more places"
+            f"{path}: none of {len(found)} points is sure enough (deviation below {DISTANCE_STD_MAX_M} m, of the "
+            f"inverse distance below {INVERSE_DISTANCE_STD_MAX}); explore the scene longer and from more places"
         )
     return SemiDensePoints(positions[sure] @ world_from_file.T, distance[sure], len(found))
 

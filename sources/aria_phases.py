@@ -176,8 +176,8 @@ def explored_frames(split: PhaseSplit, has_pose: npt.NDArray[np.bool_], least: i
     if len(frames) < least:
         raise DwmError(
             f"{what}: the interaction begins at colour frame {split.first_frame} ({split.evidence}), which leaves "
-            f"{len(frames)} frames with a pose to reconstruct the scene from, and {least} are needed; explore the scene "
-            "first, or say in phases.json when the interaction begins"
+            f"{len(frames)} frames with a pose to reconstruct the scene from, and {least} are needed; explore the "
+            "scene first, or say in phases.json when the interaction begins"
         )
     return frames
 

@@ -87,7 +87,8 @@ class RgbRecording:
             found = [self._provider.get_label_from_stream_id(stream) for stream in streams]
             names = ", ".join(sorted(str(name) for name in found)) or "none"
             raise DwmError(
-                f"{path}: has no {RGB_LABEL} stream (streams: {names}); record with a profile that has the colour camera"
+                f"{path}: has no {RGB_LABEL} stream (streams: {names}); record with a profile that has the "
+                "colour camera"
             )
         self.timestamps_ns = self._read_times()
         self.height, self.width = self.read(0).image.shape[:2]

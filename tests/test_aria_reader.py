@@ -14,6 +14,7 @@ import pytest
 
 from manifests.errors import DwmError
 from render.camera import Camera, intrinsics_from_fov
+from render.fisheye import STORED_FROM_UPRIGHT
 from render.rotations import matrix_from_quaternion, quaternion_from_matrix
 from sources.aria import RELEASE_FOV_DEGREES, AriaCapture, open_capture
 from sources.aria_files import find_captures
@@ -99,14 +100,14 @@ def test_damaged_record_is_refused(tiny: TinyCapture) -> None:
     first = int.from_bytes(content[40:48], "little")
     content[first : first + 4] = (7).to_bytes(4, "little")
     tiny.vrs.write_bytes(content)
-    with pytest.raises(DwmError, match="is damaged at byte .* a record of 7 bytes"):
+    with pytest.raises(DwmError, match=r"is damaged at byte .* a record of 7 bytes"):
         RgbRecording(tiny.vrs)
 
 
 def test_recording_without_colour_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tracking_only.vrs"
     write_recording(path, [], 10.0, camera=LEFT_TRACKING_STREAM)
-    with pytest.raises(DwmError, match="has no camera-rgb stream .streams: camera-slam-left"):
+    with pytest.raises(DwmError, match=r"has no camera-rgb stream .streams: camera-slam-left"):
         RgbRecording(path)
 
 
@@ -306,6 +307,30 @@ def test_views_are_upright_and_carry_their_cameras(tiny: TinyCapture) -> None:
     pixels, depth = clip.cameras[0].project([0.0, 1.0, 0.0])
     assert np.abs(pixels - [36, 24]).max() < 0.01  # the camera looks at this point
     assert depth == pytest.approx(np.linalg.norm([0.0, 0.5, 2.0]), abs=1e-4)
+
+
+def test_points_reproject_as_projectaria_alone_projects_them(tiny: TinyCapture) -> None:
+    """The whole chain (poses, turns, lens, half pixels) against projectaria-tools on the plain files."""
+    capture = open_capture(tiny.files())
+    mps = load_projectaria("mps")
+    poses = mps.read_closed_loop_trajectory(str(tiny.slam / "closed_loop_trajectory.csv"))
+    pose = next(each for each in poses if each.tracking_timestamp.total_seconds() == pytest.approx(5.2, abs=1e-7))
+    points = mps.read_global_point_cloud(str(tiny.slam / "semidense_points.csv.gz"))
+    camera = mps.read_online_calibration(str(tiny.slam / "online_calibration.jsonl"))[0].get_camera_calib("camera-rgb")
+    camera = camera.rescale(np.array([704, 704], np.int32), 0.25, np.array([32.0, 32.0]))
+    camera_from_world = (pose.transform_world_device @ camera.get_transform_device_camera()).inverse()
+    sure = [each for each in points if each.inverse_distance_std < 0.001 and each.distance_std < 0.05]
+    expected = [camera.project((camera_from_world @ each.position_world).reshape(3)) for each in sure]
+
+    view = capture.read(2, INTRINSICS, 72, 48)
+    pixels, depth = view.camera.project(capture.points.positions)
+    upright = np.column_stack([(pixels - [36, 24]) / INTRINSICS[0, 0], np.ones(len(pixels))])
+    stored, seen = capture.calibration(2).lens.project(upright @ STORED_FROM_UPRIGHT.T)
+    seen &= depth > 0
+    assert seen.sum() > 50
+    assert seen.tolist() == [each is not None for each in expected]
+    there = np.array([each for each in expected if each is not None])
+    assert np.abs(stored[seen] - there).max() < 0.01
 
 
 # --- folders ------------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_what_the_lens_does_not_see_is_black_and_masked() -> None:
 
 def test_refuses_what_does_not_fit() -> None:
     view = PinholeView(FisheyeCamera(stored_camera().params, SIZE, SIZE), INTRINSICS, 320, 240)
-    with pytest.raises(DwmError, match="1408x1408.*704x704"):
+    with pytest.raises(DwmError, match=r"1408x1408.*704x704"):
         view.undistort(np.zeros((1408, 1408, 3), np.uint8))
     with pytest.raises(DwmError, match="15 finite ones"):
         FisheyeCamera(np.array([600.0, 352.0, 352.0]), SIZE, SIZE)

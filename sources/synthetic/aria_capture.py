@@ -19,12 +19,12 @@ import numpy as np
 from render.body import BodyModel, SkinnedBody, load_body
 from render.camera import Camera, CameraPath
 from render.ego_camera import ego_cameras
-from render.fisheye import STORED_FROM_UPRIGHT, Image
+from render.fisheye import STORED_FROM_UPRIGHT, Image, Mask
 from render.framing import Frames
 from render.hands import HandMotion, hand_motion_from_body
 from render.mesh_renderer import ClipViews, MeshRenderer
 from render.rotations import Floats, matrix_from_axis_angle
-from render.scene import Actor, ObjectTrack, Scene, SceneObject
+from render.scene import Actor, FloatArray, ObjectTrack, Scene, SceneObject
 from sources.synthetic.aria_results import write_results
 from sources.synthetic.aria_vrs import SIZE, StoredFrame, stored_camera, write_recording
 from sources.synthetic.marks import claim_folder
@@ -177,13 +177,13 @@ def _explored(first: Floats, plan: CapturePlan) -> Floats:
     share = np.arange(plan.explore_frames) / plan.explore_frames
     settle = 1.0 - ease((share - 0.85) / 0.15)
     phase = random.uniform(0.0, 2 * np.pi, 3)
-    turn = np.radians(34.0) * np.sin(2 * np.pi * 2.0 * share + phase[0]) * settle
-    nod = np.radians(12.0) * np.sin(2 * np.pi * 3.0 * share + phase[1]) * settle
+    turn = np.radians(34.0) * np.sin(2 * np.pi * share + phase[0]) * settle
+    nod = np.radians(12.0) * np.sin(2 * np.pi * 2.0 * share + phase[1]) * settle
     shift = np.stack(
         [
-            0.26 * np.sin(2 * np.pi * 3.0 * share + phase[2]),
+            0.26 * np.sin(2 * np.pi * 2.0 * share + phase[2]),
             0.10 * np.cos(2 * np.pi * 2.0 * share + phase[0]) + 0.05,
-            0.14 * np.sin(2 * np.pi * 1.0 * share + phase[1]) - 0.08,
+            0.14 * np.sin(2 * np.pi * share + phase[1]) - 0.08,
         ],
         axis=1,
     )
@@ -299,7 +299,7 @@ def _stored(plan: CapturePlan, pictures: list[Image]) -> Iterator[StoredFrame]:
         yield StoredFrame(bright, int(time_ns), _EXPOSURE_S * strength, _GAIN)
 
 
-def _lens_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
     """Where each stored pixel lies in the straight picture, and whether the lens sees there."""
     lens = stored_camera()
     pixels = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).astype(np.float64)
