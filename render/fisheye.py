@@ -124,7 +124,7 @@ class FisheyeCamera:
         for _ in range(_NEWTON_STEPS):
             value, slope = self._radial(angle)
             step = (radius - value) / np.where(np.abs(slope) > 1e-6, slope, 1e-6)
-            angle = np.clip(angle + step, 0.0, 1.5)
+            angle = np.asarray(np.clip(angle + step, 0.0, 1.5), np.float64)
             if np.abs(step).max(initial=0.0) < _CONVERGED:
                 break
         return angle
