@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TENSOR_NAME = "embedding"
+_LENGTH_FLAGS = ("prompt_cut:", "long_prompt:")
 
 
 def embed_prompt(base: DiffusionBase, prompt: str) -> torch.Tensor:
@@ -62,7 +63,7 @@ def missing_prompts(dataset: Dataset, base: BaseDescription) -> list[str]:
 
 
 def encode_prompts(dataset: Dataset, base: DiffusionBase) -> int:
-    """Embed all prompts that have no embedding yet; only the text encoder is loaded.
+    """Embed all prompts that have no embedding yet and flag clips whose prompt is cut, with the text encoder alone.
 
     Returns:
         Number of prompts embedded.
@@ -73,11 +74,39 @@ def encode_prompts(dataset: Dataset, base: DiffusionBase) -> int:
     import torch
     from safetensors.torch import save
 
+    flag_cut_prompts(dataset, base)
     missing = missing_prompts(dataset, base.description)
     for prompt in missing:
         embedding = embed_prompt(base, prompt).to(torch.float16).contiguous()
         write_bytes(_prompt_path(dataset, base.description, prompt), save({_TENSOR_NAME: embedding}))
     return len(missing)
+
+
+def flag_cut_prompts(dataset: Dataset, base: DiffusionBase) -> int:
+    """Flag the clips whose prompt has more tokens than the base's text encoder takes (226 for CogVideoX).
+
+    An earlier flag of this kind, and the estimate that a build wrote, make way for the exact count.
+
+    Returns:
+        Number of clips whose flags changed.
+    """
+    length = base.description.text_tokens
+    usable = ds.field("status").isin([ClipStatus.READY.value, ClipStatus.CONDITIONS_ONLY.value])
+    table = dataset.clips.read(["clip_id", "prompt", "flags"], usable)
+    counts: dict[str, int] = {}
+    changed: dict[str, tuple[str, ...]] = {}
+    for clip_id, prompt, flags in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
+        if len(prompt) >= length and prompt not in counts:  # a token is at least a letter, and the end sign is one
+            counts[prompt] = len(base.tokenizer(prompt).input_ids)
+        kept = [flag for flag in flags or () if not flag.startswith(_LENGTH_FLAGS)]
+        if counts.get(prompt, 0) > length:
+            kept.append(f"prompt_cut: {counts[prompt]} tokens, the base '{base.description.name}' takes {length}")
+        if kept != list(flags or ()):
+            changed[clip_id] = tuple(kept)
+    if changed:
+        rows = dataset.clips.rows(where=ds.field("clip_id").isin(list(changed)))
+        dataset.clips.upsert([row.updated(flags=changed[row.clip_id]) for row in rows])
+    return len(changed)
 
 
 def load_prompt_embedding(dataset: Dataset, base: BaseDescription, prompt: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
+from flows.cli_fixed_camera import build_taste_rob
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report, say
 from manifests.check import Problem, check_manifest
 from manifests.dataset import Dataset
@@ -134,6 +135,9 @@ def _export_blends(raw: Path, exported: Path | None, dataset: Path, only: str | 
     for line in result.lines():
         say(line)
     return folder, not result.failures
+
+
+build_app.command("taste-rob")(build_taste_rob)
 
 
 @one_line_errors

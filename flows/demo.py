@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
+from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.build_official import BuildOfficialParameters, build_official
 from flows.build_trumans import BuildTrumansParameters, build_trumans
 from flows.encode import EncodeParameters, encode
@@ -23,8 +24,11 @@ from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import plan_recordings
 from tasks.base_models import make_untrained_base
 from tasks.building import generate_recording_chunk, split_dataset
+from tasks.fixed_camera import generate_fixed_camera_videos
 
 RECORDINGS_A_TASK = 4
+FIXED_CAMERA_SEED = 100
+"""Other rooms than the recordings': the two sources never show the same."""
 
 
 class DemoParameters(BaseModel):
@@ -41,6 +45,7 @@ class DemoParameters(BaseModel):
     num_inference_steps: int = Field(default=20, description="Denoising steps a video (the paper uses 50).", gt=0)
     num_scenes: int = Field(default=8, description="Generated rooms.", gt=2)
     recordings_per_scene: int = Field(default=2, description="Recordings a generated room.", gt=0)
+    fixed_camera_videos: int = Field(default=3, description="Generated videos of a camera that stands still.", ge=0)
 
 
 class DemoResult(BaseModel):
@@ -109,9 +114,22 @@ def require_every_split(dataset: Path, report: SplitReport) -> None:
 
 
 def build(parameters: DemoParameters, dataset: Path) -> int:
-    """Import the given triplets, or generate recordings and build theirs; returns the number of failed clips."""
+    """Import the given triplets, or generate recordings and videos and build theirs; returns the number of failures."""
     if parameters.raw:
         return len(build_official(BuildOfficialParameters(raw=parameters.raw.resolve(), dataset=dataset)).failures)
+    failures = build_recordings(parameters, dataset)
+    if parameters.fixed_camera_videos:
+        raw = parameters.out.resolve() / "raw_fixed_camera"
+        generate_fixed_camera_videos(raw, parameters.fixed_camera_videos, FIXED_CAMERA_SEED)
+        built = build_fixed_camera(
+            BuildFixedCameraParameters(raw=raw, dataset=dataset, profile=parameters.profile, licence="CC0-1.0")
+        )
+        failures += len(built.failures)
+    return failures
+
+
+def build_recordings(parameters: DemoParameters, dataset: Path) -> int:
+    """Generate recordings and draw their triplets; returns the number of failed clips."""
     raw = parameters.out.resolve() / "raw"
     claim_folder(raw, seed=0)
     plans = plan_recordings(parameters.num_scenes, parameters.recordings_per_scene, seed=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,17 +85,25 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+StandIns = Mapping[tuple[str, str], Callable[..., Any]]
+"""What answers, by module and name, for the classes and functions that a pickle asks for."""
+
+
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows the names of `_KNOWN` and refuses every other one before it is imported."""
+    """Knows the names of `_KNOWN`, and those that a caller adds; refuses every other one before it is imported."""
+
+    def __init__(self, stream: BinaryIO, stand_ins: StandIns) -> None:
+        super().__init__(stream, encoding="latin1")
+        self._known = {**_KNOWN, **stand_ins}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name."""
-        if (module, name) not in _KNOWN:
+        if (module, name) not in self._known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _KNOWN[module, name]
+        return self._known[module, name]
 
 
-def read_pickle(path: Path, *, remedy: str) -> Any:
+def read_pickle(path: Path, *, remedy: str, stand_ins: StandIns | None = None) -> Any:
     """Read a pickle of numpy arrays, numbers and text in dictionaries, lists and tuples.
 
     Python 2 pickles are read with the latin-1 encoding, as numpy's own are written.
@@ -103,13 +111,14 @@ def read_pickle(path: Path, *, remedy: str) -> Any:
     Args:
         path: the file.
         remedy: what the user can do about a bad file, the end of the error's line.
+        stand_ins: harmless answers for more names, such as a library's array class.
 
     Raises:
         DwmError: no such file, truncated, or it asks for any other class or function (named; nothing of it has run).
     """
     try:
         with path.open("rb") as stream:
-            return _load(stream, path, remedy)
+            return _load(stream, path, remedy, stand_ins or {})
     except FileNotFoundError as error:
         raise DwmError(f"{path}: no such file; {remedy}") from error
     except OSError as error:
@@ -132,7 +141,7 @@ def read_npy(path: Path, *, remedy: str) -> npt.NDArray[Any]:
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(stream)
             if dtype.hasobject:
-                array = _load(stream, path, remedy)
+                array = _load(stream, path, remedy, {})
                 if not isinstance(array, np.ndarray) or array.shape != shape:
                     raise DwmError(f"{path}: its objects are not the array of shape {shape} that it names; {remedy}")
                 return array
@@ -146,9 +155,9 @@ def read_npy(path: Path, *, remedy: str) -> npt.NDArray[Any]:
     return mapped
 
 
-def _load(stream: BinaryIO, path: Path, remedy: str) -> Any:
+def _load(stream: BinaryIO, path: Path, remedy: str, stand_ins: StandIns) -> Any:
     try:
-        return _RestrictedUnpickler(stream, encoding="latin1").load()
+        return _RestrictedUnpickler(stream, stand_ins).load()
     except _BROKEN as error:
         raise DwmError(
             f"{path}: refused, not a whole pickle of arrays in plain containers ({_one_line(error)}); {remedy}"

@@ -95,7 +95,7 @@ def find_scene_cuts(frames: Frames, box: PictureBox | None = None) -> list[int]:
         distance = cv2.compareHist(histograms[index - 1], histograms[index], cv2.HISTCMP_BHATTACHARYYA)
         if distance <= _CUT_HISTOGRAM:
             continue
-        before, after = _gray(pictures[index - 1]), _gray(pictures[index])
+        before, after = (_evenly_lit(_gray(pictures[number])) for number in (index - 1, index))
         corners = _corners(before, np.full(before.shape, 255, np.uint8))
         if _track(before, after, corners)[2] < _CUT_TRACKED:
             cuts.append(index)
@@ -175,6 +175,12 @@ def _motion_px(before: _Gray, after: _Gray, corners: _Points, allowed_after: _Gr
 
 def _gray(frame: Frames) -> _Gray:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _evenly_lit(gray: _Gray) -> _Gray:
+    """The same picture at a common brightness and contrast: a lamp that goes out is no cut."""
+    spread = max(1.0, float(gray.std()))
+    return np.asarray(np.clip((gray - float(gray.mean())) * (50.0 / spread) + 128.0, 0, 255), np.uint8)
 
 
 def _histogram(picture: Frames) -> NDArray[np.float32]:

@@ -23,9 +23,9 @@ from render.scene import FloatArray, IntArray
 LEFT_COLOUR = (0.5, 0.8, 0.5)
 RIGHT_COLOUR = (0.8, 0.4, 0.4)
 
-_FINGER_ORDER = (4, 0, 1, 3, 2)
+FINGER_ORDER = (4, 0, 1, 3, 2)
 """Thumb, index, middle, ring, pinky among the skeleton's index, middle, pinky, ring, thumb."""
-_TIP_VERTICES = ((5361, 4933, 5058, 5169, 5286), (8079, 7669, 7794, 7905, 8022))
+TIP_VERTICES = ((5361, 4933, 5058, 5169, 5286), (8079, 7669, 7794, 7905, 8022))
 """SMPL-X vertices at the tips of the left and right thumb, index, middle, ring and pinky finger."""
 
 
@@ -160,9 +160,9 @@ def hand_motion_from_body(body: BodyModel, skinned: SkinnedBody, cameras: Camera
 
 def _hand_joints(skinned: SkinnedBody, side: int, wrist: int, fingers: int) -> Floats:
     """World joints [T,21,3] of one hand: wrist, then each finger's three joints and its tip."""
-    chains = [[fingers + 3 * finger + bone for bone in range(3)] for finger in _FINGER_ORDER]
+    chains = [[fingers + 3 * finger + bone for bone in range(3)] for finger in FINGER_ORDER]
     parts = [skinned.joints[:, [wrist]]]
-    for chain, tip in zip(chains, _TIP_VERTICES[side], strict=True):
+    for chain, tip in zip(chains, TIP_VERTICES[side], strict=True):
         parts += [skinned.joints[:, chain], skinned.vertices[:, [tip]].astype(np.float64)]
     return np.concatenate(parts, axis=1)
 

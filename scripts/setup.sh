@@ -39,6 +39,6 @@ pip=("$VENV/bin/python" -m pip --disable-pip-version-check install --quiet)
 
 # torch first: a CPU wheel that this machine offers is taken, a machine with a GPU gets the CUDA build.
 "${pip[@]}" "$(grep '^torch==' constraints.txt)"
-"${pip[@]}" -c constraints.txt -e ".[dev]"
+"${pip[@]}" -c constraints.txt -e ".[dev,hands]"
 "${pip[@]}" --no-deps -r requirements-nodeps.txt
 echo "setup: ready ($("$VENV/bin/python" --version), $VENV)"

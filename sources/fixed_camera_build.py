@@ -165,9 +165,11 @@ class _ChunkBuilder:
         return BuildReport(ready=1, frames=row.num_frames)
 
     def _failed(self, row: Clip, error: Exception) -> Clip:
-        """The row with the reason, which names files relative to the raw folder: the same wherever that lies."""
+        """The row with the reason, which names files relative to their folder: the same wherever that lies."""
         told = f"{error.filename or ''}: {error.strerror}; check the file" if isinstance(error, OSError) else str(error)
-        return row.updated(status=ClipStatus.FAILED, reason=told.replace(f"{self._chunk.raw}/", ""))
+        for folder in filter(None, (self._chunk.raw, self._settings.hands.files)):
+            told = told.replace(f"{folder}/", "")
+        return row.updated(status=ClipStatus.FAILED, reason=told)
 
     def _open(self) -> Workshop:
         if self._workshop is None:

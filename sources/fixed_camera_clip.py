@@ -191,7 +191,7 @@ def write_clip(dataset: Dataset, workshop: Workshop, request: WindowRequest, row
         **_geometry(request, profile),
         fit_policy=pictures.fit.value,
         first_frame_hash=picture_hash(pictures.cropped_first()),
-        flags=_source_flags(request, profile),
+        flags=_source_flags(request, settings),
     )
     row = _judged(row, _cut_reason(pictures, request), settings.scene_cut)
     if row.status is ClipStatus.DROPPED:
@@ -310,9 +310,12 @@ def _geometry(request: WindowRequest, profile: Profile) -> dict[str, object]:
     }
 
 
-def _source_flags(request: WindowRequest, profile: Profile) -> tuple[str, ...]:
+def _source_flags(request: WindowRequest, settings: FixedCameraSettings) -> tuple[str, ...]:
     """Reasons to look that the source's own form gives."""
-    timing, sampling, flags = request.timing, request.sampling, []
+    timing, sampling, profile = request.timing, request.sampling, settings.profile
+    flags = []
+    if settings.hands.mirrored:
+        flags.append("mirrored: the video was said to be mirrored; its hands bear the person's own sides")
     if sampling.length_policy is not None:
         flags.append(
             f"short_source: {sampling.found} of {profile.num_frames} frames at {profile.fps:g} a second, "
@@ -376,7 +379,11 @@ def _write_files(dataset: Dataset, row: Clip, media: _Media, profile: Profile) -
 def _with_motion(row: Clip, motion: HandMotion, estimator: HandEstimator) -> Clip:
     jitter = hand_jitter_px(motion)
     most = int(np.bincount(motion.frame).max()) if len(motion) else 0
-    flags = [f"more_than_two_hands: up to {most} in a frame, of more than one person"] if most > 2 else []
+    flags = (
+        [f"more_than_two_hands: up to {most} in a frame: another person, or something taken for a hand"]
+        if most > 2
+        else []
+    )
     return row.updated(
         hand_jitter_px=None if jitter is None else round(jitter, 4),
         hand_estimator=estimator.name,

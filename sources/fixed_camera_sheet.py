@@ -40,7 +40,8 @@ def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[Recor
         if not clips:
             continue
         rows = [row for clip in islice(clips, _CLIPS) for row in _rows(dataset, clip)]
-        title = f"{scene_id}: {len(clips)} fixed-camera clips, hands by {clips[0].hand_estimator}"
+        count = f"{len(clips)} fixed-camera clip{'s' if len(clips) > 1 else ''}"
+        title = f"{scene_id}: {count}, hands by {clips[0].hand_estimator}"
         image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in scene_id)
         path = dataset.root / SHEETS_FOLDER / f"fixed-{name}.png"

@@ -12,11 +12,14 @@ from prefect import task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Split
+from render.hand_estimation.settings import HandEstimationSettings
 from tasks.retrying import is_worth_retrying
+from tests.helpers_fixed_camera import write_hands, write_release
 from tests.helpers_video import REAL_TRIPLETS, write_triplet
 
 pytestmark = pytest.mark.slow
@@ -82,6 +85,22 @@ def test_runs_leave_tables_images_and_progress_in_the_ui(result: DemoResult, cli
     comparison = next(artifact for artifact in artifacts if artifact["key"] == "benchmark-comparison")
     assert [row["method"] for row in json.loads(comparison["data"])] == ["static copy", "DWM"]
     assert "untrained base" in comparison["description"]
+
+
+def test_fixed_camera_flow_shows_failures_and_a_sheet_a_scene(client: SyncPrefectClient, tmp_path: Path) -> None:
+    raw = write_release(tmp_path / "raw", {"DoubleHand/Kitchen/9": 1, "DoubleHand/Kitchen/10": 2}, [])
+    (raw / "DoubleHand/Kitchen/11.mp4").write_bytes(b"")
+    for name in ("9", "10"):
+        write_hands(tmp_path / "hands", name, frames=17, width=96, height=64)
+    hands = HandEstimationSettings(estimator="file", files=tmp_path / "hands")
+    report = build_fixed_camera(
+        BuildFixedCameraParameters(raw=raw, dataset=tmp_path / "dataset", profile="mini", hands=hands)
+    )
+    assert (report.ready, len(report.failures)) == (2, 1)
+    artifacts = client.request("POST", "/artifacts/filter", json={"limit": 100}).json()
+    kinds = {artifact["key"]: artifact["type"] for artifact in artifacts}
+    assert kinds["fixed-kitchen"] == "image"
+    assert kinds["build-failures"] == "table"
 
 
 @pytest.mark.usefixtures("client")

@@ -23,7 +23,7 @@ from dwm_model.latents import (
     posterior_mean,
     sample_posterior,
 )
-from dwm_model.prompts import embed_prompt, encode_prompts, missing_prompts
+from dwm_model.prompts import embed_prompt, encode_prompts, flag_cut_prompts, missing_prompts
 from dwm_model.tiny import make_tiny_base
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -229,6 +229,21 @@ def test_prompts_and_the_empty_prompt_are_embedded_once(dataset: Dataset, base: 
     assert embedding.shape == (base.description.text_tokens, base.description.text_dim)
     assert torch.equal(embedding, embed_prompt(base, "push the box"))
     assert not torch.equal(embedding, store.prompt_embedding(""))
+
+
+def test_a_prompt_that_is_cut_is_flagged_with_its_exact_length(dataset: Dataset, base: BaseModel) -> None:
+    length = base.description.text_tokens
+    add_clip(dataset, "c0", prompt="push the box " * length)
+    add_clip(dataset, "c1", prompt="push the box")
+    estimated = dataset.clips.get("c1").updated(flags=("long_prompt: about 300 tokens", "rotated: by 90 degrees"))
+    dataset.clips.upsert([estimated])
+    encode_prompts(dataset, base)
+    needed = len(base.tokenizer("push the box " * length).input_ids)
+    assert dataset.clips.get("c0").flags == (
+        f"prompt_cut: {needed} tokens, the base '{base.description.name}' takes {length}",
+    )
+    assert dataset.clips.get("c1").flags == ("rotated: by 90 degrees",)
+    assert flag_cut_prompts(dataset, base) == 0
 
 
 def test_prompt_that_is_not_embedded_or_damaged_is_refused(copied_dataset: Dataset, base: BaseModel) -> None:

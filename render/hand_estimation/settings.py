@@ -18,8 +18,15 @@ class DetectionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    detection_confidence: float = Field(default=0.3, gt=0, lt=1, description="Least score of a detected palm.")
-    presence_confidence: float = Field(default=0.3, gt=0, lt=1, description="Least score that a crop shows a hand.")
+    palm_score: float = Field(default=0.2, gt=0, lt=1, description="Least score of a palm to look closer.")
+    presence: float = Field(default=0.4, gt=0, lt=1, description="Least probability that a region shows a hand.")
+    sure_presence: float = Field(
+        default=0.8, gt=0, lt=1, description="Probability from which a hand of the whole frame is taken for sure."
+    )
+    enough_hands: int = Field(
+        default=2, ge=1, description="With so many sure hands in the whole frame, tiles are not looked at."
+    )
+    most_proposals: int = Field(default=6, ge=1, description="Most palms a look that are looked at closer.")
     tiles: bool = Field(
         default=True, description="Look again in overlapping tiles where the whole frame shows fewer hands than wanted."
     )
@@ -37,13 +44,26 @@ class TrackSettings(BaseModel):
     max_hands_per_side: int = Field(
         default=1, ge=1, le=8, description="Most left and most right hands a frame; the surest are kept."
     )
+    viewpoint: Literal["egocentric", "any"] = Field(
+        default="egocentric",
+        description="`egocentric`: arms come from the viewer's own side, which helps to tell left from right.",
+    )
+    view_weight: float = Field(
+        default=3.0, ge=0, description="Weight of the arms' side against the network's opinion, in log-odds."
+    )
     duplicate_iou: float = Field(
         default=0.6, gt=0, le=1, description="Boxes of two hands that overlap more (intersection over union) are one."
     )
+    follow_presence: float = Field(
+        default=0.4, gt=0, lt=1, description="Least probability that a followed region shows the hand."
+    )
+    sure_track: float = Field(
+        default=0.7, gt=0, lt=1, description="Tracks of which no frame shows a hand with this probability are dropped."
+    )
     min_track_frames: int = Field(default=2, ge=1, description="Tracks that are seen in fewer frames are dropped.")
     max_gap_frames: int = Field(default=4, ge=0, description="Longest gap of a track that is filled in, frames.")
-    smoothing_frames: int = Field(
-        default=7, ge=0, description="Width of the smoothing over time, frames; 0 turns it off."
+    smoothing_period_frames: float = Field(
+        default=7.0, ge=0, description="Motions that repeat in fewer frames are damped; 0 turns smoothing off."
     )
 
 

@@ -24,6 +24,7 @@ from render.mesh_renderer import MeshRenderer
 from render.rotations import Floats
 from render.scene import Actor, Colour, Lighting, ObjectTrack, Scene, SceneObject
 from render.video import write_video
+from sources.synthetic.actions import Action
 from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import (
     RecordingPlan,
@@ -36,13 +37,15 @@ from sources.trumans_scene import BACKGROUND, Dress
 
 _LOGGER = logging.getLogger(__name__)
 
-WIDTH, HEIGHT, FPS = 480, 320, 15.0
-_FRAME_STEP = 4
-"""Every 4th of 30 frames a second, played at 15: twice as fast as life, so that an action fits a short clip."""
+WIDTH, HEIGHT, FPS = 360, 240, 10.0
+_FRAME_STEP = 6
+"""Every 6th of 30 frames a second, played at 10: twice as fast as life, so that an action fits a short clip."""
 _FOV_DEGREES = 58.0
-_SCENES = ("Dinning", "Kitchen", "Office")
-"""Scene folders, with the spelling of the release."""
+_SCENES = ("Dinning", "Kitchen", "Office_60491_to_70512")
+"""Scene folders, as the release spells them; its captions may say Dining and Office."""
 _FIRST_ID = 101
+
+_AT_FURNITURE = (Action.OPEN_DRAWER, Action.CLOSE_DRAWER, Action.OPEN_DOOR, Action.CLOSE_DOOR)
 
 _SLEEVES: tuple[Colour, ...] = ((0.30, 0.07, 0.06), (0.06, 0.14, 0.30), (0.50, 0.47, 0.40), (0.05, 0.05, 0.06))
 _SKINS: tuple[Colour, ...] = ((0.62, 0.38, 0.27), (0.45, 0.26, 0.17), (0.72, 0.47, 0.36))
@@ -67,23 +70,30 @@ def generate_fixed_camera(raw: Path, count: int, seed: int) -> FixedCameraReport
         DwmError: the folder holds videos of another seed, there is no usable OpenGL, or a file cannot be written.
     """
     claim_folder(raw, seed)
-    plans = [RecordingPlan(seed, scene=index, recording=index % 2) for index in range(count)]
     missing = [index for index in range(count) if not video_path(raw, index).is_file()]
-    captions: dict[int, str] = {}
+    if not missing and (raw / CAPTIONS_FILE).is_file():
+        return FixedCameraReport(raw, made=0, kept=count)
     body = load_body()
-    recordings = {index: compose_recording(plan, body) for index, plan in enumerate(plans)}
+    recordings = {index: compose_recording(table_recording(seed, index), body) for index in range(count)}
     captions = {index: recording.staged.text for index, recording in recordings.items()}
     if missing:
         with MeshRenderer(WIDTH, HEIGHT, samples=4) as renderer:
             for index in missing:
                 random = np.random.default_rng([seed, index, 7])
-                frames = _filmed(renderer, body, recordings[index], random, from_behind=index % 3 != 2)
-                write_video(video_path(raw, index), _through_a_lens(frames, random), FPS, crf=20)
+                take = film(renderer, body, recordings[index], random, from_behind=index % 3 != 2)
+                write_video(video_path(raw, index), _through_a_lens(take.frames, random), FPS, crf=20)
                 _LOGGER.info("generated %s: %s", video_path(raw, index).name, captions[index])
     write_bytes(
-        raw / CAPTIONS_FILE, captions_workbook([(_id(index), _scene(index), captions[index]) for index in captions])
+        raw / CAPTIONS_FILE,
+        captions_workbook([(_id(index), _caption_scene(index), captions[index]) for index in captions]),
     )
     return FixedCameraReport(raw, made=len(missing), kept=count - len(missing))
+
+
+def table_recording(seed: int, index: int) -> RecordingPlan:
+    """The recording of a number: each in its own room, at the table, where a tripod can stand."""
+    plans = [RecordingPlan(seed, scene=index, recording=recording) for recording in (index % 2, 1 - index % 2)]
+    return next(plan for plan in plans if plan.action not in _AT_FURNITURE)
 
 
 def video_path(raw: Path, index: int) -> Path:
@@ -137,15 +147,34 @@ def _scene(index: int) -> str:
     return _SCENES[index % len(_SCENES)]
 
 
-def _filmed(
+def _caption_scene(index: int) -> str:
+    return _scene(index).split("_")[0].replace("Dinning", "Dining")
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """A recording as a still camera sees it.
+
+    Attributes:
+        frames: uint8 RGB [T, H, W, 3].
+        cameras: the camera, T times.
+        skinned: the person over the frames: where the hands truly are.
+    """
+
+    frames: Frames
+    cameras: CameraPath
+    skinned: SkinnedBody
+
+
+def film(
     renderer: MeshRenderer,
     body: BodyModel,
     recording: SyntheticRecording,
     random: np.random.Generator,
     *,
     from_behind: bool,
-) -> Frames:
-    """The recording as a still camera sees it, uint8 RGB [T, H, W, 3]."""
+) -> Take:
+    """Film a recording from behind the person or across the table."""
     frames = np.arange(0, recording.body.num_frames, _FRAME_STEP)
     motion = body_motion(recording.body, body)
     motion = replace(motion, pose=motion.pose[frames], translation=motion.translation[frames])
@@ -160,7 +189,7 @@ def _filmed(
         tracks.append(ObjectTrack(SceneObject(prop.name, prop.surfaces, poses[0]), poses, is_still=still))
     scene = Scene(household.background, _evening(household.lighting, random), BACKGROUND)
     views = renderer.render_views(scene, tracks, _dressed(body, skinned, random), cameras)
-    return views.interaction
+    return Take(views.interaction, cameras, skinned)
 
 
 def _camera_pose(skinned: SkinnedBody, place: Floats, random: np.random.Generator, *, from_behind: bool) -> Floats:
