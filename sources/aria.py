@@ -42,6 +42,10 @@ _STORED_FROM_UPRIGHT = np.eye(4)
 _STORED_FROM_UPRIGHT[:3, :3] = STORED_FROM_UPRIGHT
 
 
+class CaptureLacksError(DwmError):
+    """A capture lacks what a clip needs (poses, exploration): builders write a ``dropped`` row with the message."""
+
+
 @dataclass(frozen=True, eq=False)
 class StraightFrame:
     """A frame as a straight, upright picture.
@@ -141,11 +145,11 @@ class AriaCapture:
         """World-from-camera poses [n,4,4] of the upright camera at the times of some frames.
 
         Raises:
-            DwmError: a frame has no pose; the message says where the trajectory's gap is.
+            CaptureLacksError: a frame has no pose; the message says where the trajectory's gap is.
         """
         missing = frames[~self.has_pose[frames]]
         if len(missing):
-            raise DwmError(self._gap(int(missing[0]), len(missing)))
+            raise CaptureLacksError(self._gap(int(missing[0]), len(missing)))
         world_from_device = self.trajectory.poses(self.recording.timestamps_ns[frames])
         device_from_camera = np.stack([self.calibration(int(frame)).device_from_camera for frame in frames])
         result: Floats = world_from_device @ device_from_camera @ _STORED_FROM_UPRIGHT

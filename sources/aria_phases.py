@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from manifests.errors import DwmError
 from render.rotations import Floats
+from sources.aria import CaptureLacksError
 
 RELEASE_EXPLORE_FRAMES = 100
 """Frames from which the public release reconstructs a scene, where nothing else is said."""
@@ -170,11 +171,11 @@ def explored_frames(split: PhaseSplit, has_pose: npt.NDArray[np.bool_], least: i
         what: the capture, for messages.
 
     Raises:
-        DwmError: there are too few.
+        CaptureLacksError: there are too few.
     """
     frames = np.flatnonzero(has_pose[: split.first_frame]).astype(np.int64)
     if len(frames) < least:
-        raise DwmError(
+        raise CaptureLacksError(
             f"{what}: the interaction begins at colour frame {split.first_frame} ({split.evidence}), which leaves "
             f"{len(frames)} frames with a pose to reconstruct the scene from, and {least} are needed; explore the "
             "scene first, or say in phases.json when the interaction begins"
