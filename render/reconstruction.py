@@ -135,8 +135,8 @@ def reconstruct(
         checkpoint = folder / CHECKPOINT_FILE
         if (folder / IDENTITY_FILE).exists() and not resume:
             raise DwmError(f"{folder}: holds a reconstruction already; resume it, or choose another folder")
-        write_text(folder / IDENTITY_FILE, f'{{"identity": "{identity}", "settings": {settings.model_dump_json()}}}\n')
         state = _first_state(training, len(loaded), cloud, settings)
+        write_text(folder / IDENTITY_FILE, f'{{"identity": "{identity}", "settings": {settings.model_dump_json()}}}\n')
         num_points = len(state.parameters["means"])
         if checkpoint.exists():
             state.load(checkpoint, identity)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from manifests.atomic import write_bytes
 from manifests.errors import DwmError, UsageError
@@ -22,6 +23,14 @@ _PARAMETERS = ("means", "scales", "quats", "opacities", "sh0", "shN")
 """gsplat's names; ``scales`` are logarithms, ``opacities`` logits."""
 
 _EPSILON = 1e-15
+_MARK = "reconstruction"
+
+
+class _Mark(BaseModel):
+    """What a checkpoint says of itself."""
+
+    step: int
+    identity: str
 
 
 class ReconstructionState:
@@ -141,7 +150,9 @@ class ReconstructionState:
             if isinstance(value, torch.Tensor):
                 tensors[f"strategy.{key}"] = value
         contents = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        write_bytes(path, save(contents, {"step": str(self.step), "identity": identity}))
+        # One entry: the library writes several in a random order.
+        mark = _Mark(step=self.step, identity=identity).model_dump_json()
+        write_bytes(path, save(contents, {_MARK: mark}))
 
     def load(self, path: Path, identity: str) -> None:
         """Continue where `save` left off.
@@ -156,9 +167,10 @@ class ReconstructionState:
             with safe_open(path, framework="pt", device="cpu") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            if metadata["identity"] != identity:
+            mark = _Mark.model_validate_json(metadata[_MARK])
+            if mark.identity != identity:
                 raise DwmError(f"{path}: is of other images, points or settings; choose another folder, or remove it")
-            self.step = int(metadata["step"])
+            self.step = mark.step
             self.log_gains = tensors["log_gains"].to(device)
             self._use({name: tensors[f"parameter.{name}"] for name in _PARAMETERS})
         except (OSError, KeyError, ValueError, SafetensorError) as error:
