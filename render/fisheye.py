@@ -115,8 +115,8 @@ class FisheyeCamera:
         factors = np.concatenate([[1.0], self.params[3:9]])
         square = angle**2
         slopes = factors * np.arange(1, 2 * len(factors), 2)
-        value: Floats = angle * np.polynomial.polynomial.polyval(square, factors)
-        slope: Floats = np.polynomial.polynomial.polyval(square, slopes)
+        value: Floats = np.asarray(angle * np.polynomial.polynomial.polyval(square, factors), np.float64)
+        slope: Floats = np.asarray(np.polynomial.polynomial.polyval(square, slopes), np.float64)
         return value, slope
 
     def _undo_radial(self, radius: Floats) -> Floats:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from render.framing import Frames
 
 Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float32]
 
 _MEASURED_WIDTH = 360
 """Smaller pictures are enlarged to this width: corners of a few pixels are hard to follow."""
@@ -55,7 +56,7 @@ def _frame_shift(first: Frames, second: Frames, ignored: Mask) -> float | None:
     factor = max(1, -(-_MEASURED_WIDTH // first.shape[1]))
     size = (first.shape[1] * factor, first.shape[0] * factor)
     here, there = (
-        cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_RGB2GRAY)
+        np.asarray(cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_RGB2GRAY), np.uint8)
         for frame in (first, second)
     )
     usable = cv2.resize((~ignored).astype(np.uint8) * 255, size, interpolation=cv2.INTER_NEAREST)
@@ -63,13 +64,22 @@ def _frame_shift(first: Frames, second: Frames, ignored: Mask) -> float | None:
     corners = cv2.goodFeaturesToTrack(here, _MAX_CORNERS, 0.01, 5.0, mask=usable)
     if corners is None or len(corners) < _LEAST_CORNERS:
         return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(here, there, corners, None, winSize=(_WINDOW,) * 2, maxLevel=2)  # type: ignore[call-overload]
-    back, again, _ = cv2.calcOpticalFlowPyrLK(there, here, moved, None, winSize=(_WINDOW,) * 2, maxLevel=2)
-    returned = np.linalg.norm(back - corners, axis=-1)[:, 0] < _ROUND_TRIP_PX * factor
-    sure = returned & (found[:, 0] > 0) & (again[:, 0] > 0)
+    start = np.asarray(corners, np.float32)
+    moved, found = _followed(here, there, start)
+    back, again = _followed(there, here, moved)
+    sure = (np.linalg.norm(back - start, axis=-1)[:, 0] < _ROUND_TRIP_PX * factor) & found & again
     if sure.sum() < _LEAST_CORNERS:
         return None
-    return float(np.median(np.linalg.norm((moved - corners)[sure, 0], axis=-1))) / factor
+    shift = float(np.median(np.linalg.norm((moved - start)[sure, 0], axis=-1)))
+    return shift / int(factor)
+
+
+def _followed(here: Frames, there: Frames, points: Points) -> tuple[Points, Mask]:
+    """Where points [N,1,2] of one picture are in another, and whether they were found."""
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        here, there, points, np.empty_like(points), winSize=(_WINDOW, _WINDOW), maxLevel=2
+    )
+    return np.asarray(moved, np.float32), np.asarray(found)[:, 0] > 0
 
 
 def changed_share(first: Frames, second: Frames, ignored: Mask, *, least: int = 40) -> npt.NDArray[np.float64]:

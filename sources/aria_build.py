@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
+from manifests.hashing import short_id
 from manifests.schema import Clip, ClipStatus, Source
 from render.framing import TooShortError
 from render.hand_estimation.estimator import HandEstimator
@@ -169,7 +170,11 @@ def ingest_capture(dataset_root: Path, work: CaptureWork) -> BuildReport | None:
         done = _finished(dataset, before, row)
         if done is not None:
             return done
-    return _guarded(dataset, work, row, lambda: _open(work) and None)
+
+    def check() -> None:
+        _open(work)
+
+    return _guarded(dataset, work, row, check)
 
 
 def reconstruct_capture(dataset_root: Path, work: CaptureWork) -> BuildReport | None:
@@ -183,7 +188,11 @@ def reconstruct_capture(dataset_root: Path, work: CaptureWork) -> BuildReport | 
     """
     dataset = Dataset.open(dataset_root)
     estimator = _phase_estimator(work)
-    return _guarded(dataset, work, _row(work, 0), lambda: _scene(dataset, work, _open(work), estimator) and None)
+
+    def fit() -> None:
+        _scene(dataset, work, _open(work), estimator)
+
+    return _guarded(dataset, work, _row(work, 0), fit)
 
 
 def pair_capture(dataset_root: Path, work: CaptureWork) -> BuildReport:
@@ -250,8 +259,6 @@ def reconstruction_folder(dataset: Dataset, work: CaptureWork) -> Path:
     """Folder of a capture's scene: another one for other files or other settings of the fit."""
     roles = ("vrs", "trajectory", "points", "online_calibration", "phases")
     hashes = _input_hashes(work)
-    from manifests.hashing import short_id
-
     key = short_id(*(hashes.get(role, "") for role in roles), work.settings.scene_hash())
     slug = re.sub(r"[^A-Za-z0-9]+", "-", work.files.capture_id).strip("-")
     return dataset.root / RECONSTRUCTIONS_FOLDER / f"{slug}-{key[:8]}"
@@ -288,7 +295,7 @@ def _windows(work: CaptureWork, capture: AriaCapture, scene: ReconstructedScene)
     return [ClipSampling(each.indices + first, each.found, each.length_policy) for each in found]
 
 
-def _window(
+def _window(  # noqa: PLR0917
     dataset: Dataset,
     work: CaptureWork,
     workshop: PairingWorkshop,

@@ -101,7 +101,7 @@ class _Pair:
         return self.drawn.frames * self.recorded.valid[..., None]
 
 
-def write_clip(
+def write_clip(  # noqa: PLR0917
     dataset: Dataset,
     workshop: PairingWorkshop,
     capture: AriaCapture,
@@ -198,7 +198,8 @@ def gate_reason(row: Clip, settings: AriaSettings) -> str | None:
     limit = gates.max_registration_px * settings.profile.width / 720
     if row.registration_px is not None and row.registration_px > limit:
         reasons.append(
-            f"misaligned: the static render lies {row.registration_px:.2f} px off the recording, {limit:.2f} are allowed"
+            f"misaligned: the static render lies {row.registration_px:.2f} px off the recording, {limit:.2f} "
+            "are allowed"
         )
     return "; ".join(reasons) or None
 

@@ -16,7 +16,7 @@ from render.camera import intrinsics_from_fov
 from render.framing import LengthPolicy
 from render.hand_estimation.settings import HandEstimationSettings
 from render.mesh_renderer import MeshRenderer
-from render.reconstruction_settings import ReconstructionSettings
+from render.reconstruction_settings import Densification, ReconstructionSettings, get_reconstruction_profile
 from render.rotations import Floats
 from sources.aria import POSE_TOLERANCE_S, RELEASE_FOV_DEGREES
 
@@ -134,6 +134,35 @@ def settings_from(profile: Profile, values: Mapping[str, object]) -> AriaSetting
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         shown = "" if isinstance(first["input"], dict) else f" '{first['input']}'"
         raise UsageError(f"{name}{shown}: {first['msg'].removeprefix('Value error, ').lower()}") from error
+
+
+DEMO_RECONSTRUCTION = get_reconstruction_profile("aria_mini").model_copy(
+    update={
+        "width": 120,
+        "height": 80,
+        "steps": 450,
+        "max_points": 3000,
+        "exposure_start": 100,
+        "densification": Densification(
+            start=100, stop=350, every=50, reset_every=1_000_000, gradient=4e-4, max_gaussians=6000
+        ),
+    }
+)
+"""A short fit of small pictures, for the demo: enough for clips of 96x64."""
+
+
+def reconstruction_settings(name: str, steps: int | None = None) -> ReconstructionSettings:
+    """Settings of the fit by name: `paper`, `aria_mini`, `demo`, or `auto` (`paper` where there is CUDA).
+
+    Raises:
+        UsageError: no such settings.
+    """
+    if name == "auto":
+        import torch
+
+        name = "paper" if torch.cuda.is_available() else "aria_mini"
+    chosen = DEMO_RECONSTRUCTION if name == "demo" else get_reconstruction_profile(name)
+    return chosen if steps is None else chosen.model_copy(update={"steps": steps})
 
 
 def hand_files_of(raw: Path) -> Path | None:

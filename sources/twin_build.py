@@ -164,8 +164,8 @@ def _write_clip(dataset: Dataset, request: TwinRequest, camera: TwinCamera, hand
         drawn = scene.draw(renderer, cameras)
         if drawn.unseen.all():
             raise DwmError(
-                f"{request.camera}: no camera of the path sees anything of {request.scene.name}; give world-from-camera "
-                "poses in the scene's frame (x right, y down, z forward)"
+                f"{request.camera}: no camera of the path sees anything of {request.scene.name}; give "
+                "world-from-camera poses in the scene's frame (x right, y down, z forward)"
             )
         video = np.zeros((profile.num_frames, profile.height, profile.width, 3), np.uint8)
         if motion is not None:

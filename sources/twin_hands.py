@@ -1,4 +1,4 @@
-"""A hand motion of one's own: meshes in the scene or before the camera, poses of the stand-in hands, or a clip's file."""
+"""A hand motion of one's own: meshes in the scene or before the camera, poses of stand-in hands, or a clip's file."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ def read_hands(path: Path) -> TwinHands:
     An npz in one of four forms; NaN where a hand is away:
 
     - ``left_vertices`` [T,V,3] with ``left_faces`` [F,3], and the same for the right: meshes;
-    - ``left_pose`` [T,45], ``left_orientation`` [T,3] and ``left_translation`` [T,3] (axis-angle of the fingers relative
-      to a flat hand, axis-angle and place of the wrist; as MANO and SMPL-X have them), and for the right: the stand-in
-      hands move;
+    - ``left_pose`` [T,45], ``left_orientation`` [T,3] and ``left_translation`` [T,3] (axis-angle of the fingers
+      relative to a flat hand, axis-angle and place of the wrist; as MANO and SMPL-X have them), and for the right: the
+      stand-in hands move;
     - ``global_orient``, ``body_pose``, ``transl``, ``left_hand_pose``, ``right_hand_pose`` of SMPL-X, in the scene;
     - a clip's own hand motion file (`HandMotion.save`), in the camera's frame.
 
@@ -213,7 +213,7 @@ def pose_hand(
     return moved(own.vertices[:, :count]), moved(own.joints_camera)
 
 
-def _in_cameras(
+def _in_cameras(  # noqa: PLR0917
     side: int,
     vertices: Floats,
     joints: Floats,
