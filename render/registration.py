@@ -26,8 +26,8 @@ class Registration:
     """Shifts of corners from one video to another.
 
     Attributes:
-        shift_px: median over the frames of a frame's median shift, pixels of the videos; None where too few corners
-            can be followed in every frame.
+        shift_px: median over the frames of the length of a frame's median shift, pixels of the videos; None where
+            too few corners can be followed in every frame.
         worst_px: largest median shift of a frame.
         measured_frames: frames with enough corners.
     """
@@ -70,7 +70,8 @@ def _frame_shift(first: Frames, second: Frames, ignored: Mask) -> float | None:
     sure = (np.linalg.norm(back - start, axis=-1)[:, 0] < _ROUND_TRIP_PX * factor) & found & again
     if sure.sum() < _LEAST_CORNERS:
         return None
-    shift = float(np.median(np.linalg.norm((moved - start)[sure, 0], axis=-1)))
+    # What is blurred or moves on its own shifts every way: the median of each component is what all do together.
+    shift = float(np.linalg.norm(np.median((moved - start)[sure, 0], axis=0)))
     return shift / int(factor)
 
 

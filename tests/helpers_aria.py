@@ -49,10 +49,17 @@ def stored_picture(number: int) -> Image:
     return np.stack([columns * 255 // SIZE, rows * 255 // SIZE, np.full_like(rows, 20 * number)], -1).astype(np.uint8)
 
 
-def tiny_capture(root: Path, *, frames: int = 5, name: str = "walk", rate_hz: float = 10.0) -> TinyCapture:
-    """Write a capture of ``frames`` frames whose camera walks along x and looks at the origin."""
+def tiny_capture(
+    root: Path, *, frames: int = 5, name: str = "walk", rate_hz: float = 10.0, turned_from: int | None = None
+) -> TinyCapture:
+    """Write a capture of ``frames`` frames whose camera walks along x and looks at the origin.
+
+    From the frame ``turned_from`` on it looks the other way.
+    """
     times = START_NS + np.arange(frames, dtype=np.int64) * round(1e9 / rate_hz)
     poses = np.stack([look_at((0.1 * index, 1.5, -2.0), (0.0, 1.0, 0.0)) for index in range(frames)])
+    if turned_from is not None:
+        poses[turned_from:] = poses[turned_from:] @ np.diag([-1.0, 1.0, -1.0, 1.0])
     points = np.random.default_rng(3).uniform([-1, 0.2, -0.5], [1, 1.8, 0.5], (200, 3))
     vrs = root / f"{name}.vrs"
     folder = results_folder(vrs)
