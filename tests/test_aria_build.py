@@ -50,7 +50,7 @@ def quick_settings(**more: object) -> AriaSettings:
 
 # --- a whole capture ----------------------------------------------------------------------------------------------
 
-PLAN = CapturePlan(seed=0, number=0, explore_frames=16, act_frames=12, source_step=8)
+PLAN = CapturePlan(seed=0, number=0, explore_frames=20, act_frames=12, source_step=8)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_generated_capture_becomes_a_triplet(raw: Path, tmp_path: Path) -> None:
-    fit = reconstruction_settings("demo", 200).model_copy(update={"threads": 1, "max_points": 2500})
+    fit = reconstruction_settings("demo", 320).model_copy(update={"threads": 1, "max_points": 2500})
     settings = AriaSettings.model_validate({"profile": PROFILE, "reconstruction": fit, "hands": FILE_HANDS})
     plan = plan_build(raw, settings)
     assert plan.figures().clips == 1
