@@ -139,7 +139,7 @@ def test_the_static_video_is_the_first_frame_and_the_hands_are_in_register(built
         cameras = CameraPath.load(built.absolute(clip.camera_path))
         assert np.array_equal(cameras.world_from_camera, np.tile(np.eye(4), (FRAMES, 1, 1)))
         motion = HandMotion.load(built.absolute(clip.hand_motion_path))
-        assert cameras.intrinsics[0, 0] == motion.focal_px
+        assert cameras.intrinsics[0, 0] == motion.focal_px == 160
         visible = hand_mask(drawn.astype(np.uint8))
         for frame, centre in zip(motion.frame, motion.translation, strict=True):
             (column, row), _ = cameras[frame].project(centre)
