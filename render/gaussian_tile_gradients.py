@@ -13,6 +13,7 @@ from render.gaussian_tiles import (
     COLOUR,
     CROSS,
     END_ROW,
+    FARTHEST,
     FIRST_ROW,
     GROUPS,
     HALF_A,
@@ -107,7 +108,7 @@ def _tile_gradients(lists: TileLists, first: int, corner: tuple[int, int], tile:
             for x in range(TILE):
                 dx = np.float32(x) + offset
                 distance = (half_a * dx + slant) * dx + floor
-                unclipped = opacity * exp_minus(min(max(distance, _ZERO), np.float32(80.0)))
+                unclipped = opacity * exp_minus(min(max(distance, _ZERO), FARTHEST))
                 alpha = min(MAX_ALPHA, unclipped)
                 drawn = (distance >= _ZERO) & (alpha >= ALPHA_THRESHOLD) & (np.int32(index) < last_row[x])
                 inverse = _ONE / (_ONE - alpha)
