@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
+from flows.cli_aria import build_aria, build_twin
 from flows.cli_fixed_camera import build_taste_rob
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report, say
 from manifests.check import Problem, check_manifest
@@ -138,6 +139,8 @@ def _export_blends(raw: Path, exported: Path | None, dataset: Path, only: str | 
 
 
 build_app.command("taste-rob")(build_taste_rob)
+build_app.command("aria")(build_aria)
+build_app.command("twin")(build_twin)
 
 
 @one_line_errors

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
+from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.build_official import BuildOfficialParameters, build_official
 from flows.build_trumans import BuildTrumansParameters, build_trumans
@@ -20,15 +21,18 @@ from manifests.errors import DwmError
 from manifests.profiles import get_profile
 from manifests.schema import ClipStatus, Source
 from manifests.splits import SplitPolicy, SplitReport, SplitSettings
+from render.hand_estimation.settings import HandEstimationSettings
+from sources.synthetic.aria_capture import RATE_HZ, CapturePlan
 from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import plan_recordings
+from tasks.aria import generate_aria_captures
 from tasks.base_models import make_untrained_base
 from tasks.building import generate_recording_chunk, split_dataset
 from tasks.fixed_camera import generate_fixed_camera_videos
 
 RECORDINGS_A_TASK = 4
-FIXED_CAMERA_SEED = 100
-"""Other rooms than the recordings': the two sources never show the same."""
+FIXED_CAMERA_SEED, ARIA_SEED = 100, 200
+"""Other rooms than the recordings': no two sources show the same."""
 
 
 class DemoParameters(BaseModel):
@@ -45,6 +49,7 @@ class DemoParameters(BaseModel):
     num_inference_steps: int = Field(default=20, description="Denoising steps a video (the paper uses 50).", gt=0)
     num_scenes: int = Field(default=8, description="Generated rooms.", gt=2)
     recordings_per_scene: int = Field(default=2, description="Recordings a generated room.", gt=0)
+    aria_captures: int = Field(default=1, description="Generated captures: explored, then acted in.", ge=0)
     fixed_camera_videos: int = Field(default=3, description="Generated videos of a camera that stands still.", ge=0)
 
 
@@ -125,7 +130,31 @@ def build(parameters: DemoParameters, dataset: Path) -> int:
             BuildFixedCameraParameters(raw=raw, dataset=dataset, profile=parameters.profile, licence="CC0-1.0")
         )
         failures += len(built.failures)
+    if parameters.aria_captures:
+        failures += build_captures(parameters, dataset)
     return failures
+
+
+def build_captures(parameters: DemoParameters, dataset: Path) -> int:
+    """Generate Aria captures, reconstruct their scenes and pair them; returns the number of failed clips."""
+    raw, profile = parameters.out.resolve() / "raw_aria", get_profile(parameters.profile)
+    seconds = profile.num_frames / profile.fps
+    plans = [
+        CapturePlan(ARIA_SEED, number, explore_frames=32, act_frames=round(seconds * RATE_HZ) + 2)
+        for number in range(parameters.aria_captures)
+    ]
+    generate_aria_captures(raw, plans, profile)
+    built = build_aria(
+        BuildAriaParameters(
+            raw=raw,
+            dataset=dataset,
+            profile=parameters.profile,
+            reconstruction="demo",
+            licence="CC0-1.0",
+            hands=HandEstimationSettings(estimator="file"),
+        )
+    )
+    return len(built.failures)
 
 
 def build_recordings(parameters: DemoParameters, dataset: Path) -> int:

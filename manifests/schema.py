@@ -197,6 +197,18 @@ class Clip(Row):
     background_psnr_db: float | None = Field(
         default=None, description="PSNR of static against interaction outside the interaction region, dB."
     )
+    reconstruction_psnr_db: float | None = Field(
+        default=None,
+        description="PSNR of the reconstructed scene on held-out exploration frames, dB; null without one.",
+    )
+    unseen_share: float | None = Field(
+        default=None,
+        description="Largest share (0-1) of a static frame where the scene was never seen; null where it is rendered whole.",
+    )
+    registration_px: float | None = Field(
+        default=None,
+        description="Median shift between the static and the interaction video outside the hands, pixels; null where both are rendered.",
+    )
     hand_jitter_px: float | None = Field(default=None, description="Mean second difference of hand joints, pixels.")
     time_offset_frames: int | None = Field(
         default=None, description="Offset between the videos of the triplet by motion cross-correlation, frames."

@@ -155,7 +155,7 @@ def hand_motion_from_body(body: BodyModel, skinned: SkinnedBody, cameras: Camera
                 focal_px=float(cameras.intrinsics[0, 0]),
             )
         )
-    return _merged(*sides)
+    return merged_sides(*sides)
 
 
 def _hand_joints(skinned: SkinnedBody, side: int, wrist: int, fingers: int) -> Floats:
@@ -174,7 +174,7 @@ def _local_rotations(body: BodyModel, world: Floats, joints: range) -> Floats:
     return result
 
 
-def _merged(left: HandMotion, right: HandMotion) -> HandMotion:
+def merged_sides(left: HandMotion, right: HandMotion) -> HandMotion:
     """Entries of both sides in the order of their frames; shorter meshes are padded with NaN vertices."""
     count = max(left.vertices.shape[1], right.vertices.shape[1])
     padded = [

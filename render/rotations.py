@@ -34,6 +34,27 @@ def axis_angle_from_matrix(rotation: npt.ArrayLike) -> Floats:
     return result
 
 
+def matrix_from_quaternion(quaternion: npt.ArrayLike) -> Floats:
+    """Rotation matrices [..., 3, 3] of unit quaternions [..., 4] in the order w, x, y, z."""
+    w, x, y, z = np.moveaxis(np.asarray(quaternion, dtype=np.float64), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def quaternion_from_matrix(rotation: npt.ArrayLike) -> Floats:
+    """Unit quaternions [..., 4] in the order w, x, y, z, with w >= 0, of rotation matrices [..., 3, 3]."""
+    from scipy.spatial.transform import Rotation
+
+    matrices = np.asarray(rotation, dtype=np.float64)
+    quaternions = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_quat(canonical=True)[:, [3, 0, 1, 2]]
+    result: Floats = np.asarray(quaternions, dtype=np.float64).reshape(*matrices.shape[:-2], 4)
+    return result
+
+
 def frame_from_axes(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
     """Right-handed frame [3, 3] as columns: ``first``, ``second`` made perpendicular to it, their cross product."""
     x_axis = normalised(first)

@@ -12,6 +12,7 @@ from prefect import task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
 from manifests.dataset import Dataset
@@ -19,6 +20,7 @@ from manifests.errors import DwmError
 from manifests.schema import Split
 from render.hand_estimation.settings import HandEstimationSettings
 from tasks.retrying import is_worth_retrying
+from tests.helpers_aria import tiny_capture
 from tests.helpers_fixed_camera import write_hands, write_release
 from tests.helpers_video import REAL_TRIPLETS, write_triplet
 
@@ -138,3 +140,21 @@ def test_real_triplets_come_back_byte_for_byte(tmp_path: Path) -> None:
     originals = {path.relative_to(REAL_TRIPLETS): path.read_bytes() for path in REAL_TRIPLETS.rglob("*.*")}
     exported = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
     assert exported == originals
+
+
+@pytest.mark.usefixtures("client")
+def test_aria_flow_records_what_is_wrong_with_each_capture(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tiny = tiny_capture(tmp_path / "raw" / name, frames=12, name=name)
+        tiny.vrs.with_name("phases.json").write_text('{"explore_frames": 1}')
+    (tmp_path / "raw" / "a" / "a.vrs").write_bytes(b"nothing")
+    (tmp_path / "hands").mkdir()
+    hands = HandEstimationSettings(estimator="file", files=tmp_path / "hands")
+    parameters = BuildAriaParameters(
+        raw=tmp_path / "raw", dataset=tmp_path / "dataset", profile="mini", reconstruction="demo", hands=hands
+    )
+    report = build_aria(parameters)
+    assert (len(report.failures), report.dropped) == (1, 1)
+    reasons = {clip.recording_id: clip.reason or "" for clip in Dataset.open(tmp_path / "dataset").clips.rows()}
+    assert "is no VRS file" in reasons["aria/a/a"]
+    assert "explore the scene first" in reasons["aria/b/b"]

@@ -1,0 +1,70 @@
+"""Growing files of records: one JSON object a line, no step twice, nothing after a checkpoint that is continued."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from manifests.atomic import explain_os_error, write_text
+
+
+class Record(BaseModel):
+    """A line of a journal."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int = Field(description="Optimizer steps done; 0 is before the first.")
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Journal(Generic[RecordT]):
+    """A growing file of records with rising steps.
+
+    Args:
+        path: the file.
+        record_class: class of its lines.
+    """
+
+    def __init__(self, path: Path, record_class: type[RecordT]) -> None:
+        self.path = path
+        self._record_class = record_class
+
+    def records(self) -> list[RecordT]:
+        """Whole records; a last line that a killed process left unfinished is no record."""
+        if not self.path.exists():
+            return []
+        found: list[RecordT] = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(self._record_class.model_validate_json(line))
+            except ValidationError:
+                break
+        return found
+
+    def cut_after(self, step: int) -> None:
+        """Drop what was written after ``step``, so that a resumed run writes each step once."""
+        kept = [record for record in self.records() if record.step <= step]
+        write_text(self.path, "".join(record.model_dump_json() + "\n" for record in kept))
+
+    def append(self, record: RecordT) -> None:
+        """Add a record; it is in the file when this returns.
+
+        Raises:
+            DwmError: the disk is full or the file cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(record.model_dump_json() + "\n")
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
+
+    def flush_to_disk(self) -> None:
+        """Make sure that the records survive a power cut; called before a checkpoint claims their steps."""
+        if self.path.exists():
+            with self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
