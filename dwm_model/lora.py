@@ -9,6 +9,7 @@ of a small learning rate are rounded away.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,26 +76,31 @@ def trainable_parameters(transformer: CogVideoXTransformer3DModel) -> dict[str, 
 
 def export_adapter(transformer: CogVideoXTransformer3DModel, settings: LoraSettings, folder: Path) -> None:
     """Write the two exchanged files into an existing folder; rank and alpha go into the LoRA file's metadata."""
-    from peft import get_peft_model_state_dict
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in transformer.named_parameters()}
+    write_adapter(
+        {name: tensor for name, tensor in tensors.items() if ".lora_" in name or name.startswith(_PROJECTION)},
+        settings,
+        folder,
+    )
+
+
+def write_adapter(tensors: Mapping[str, torch.Tensor], settings: LoraSettings, folder: Path) -> None:
+    """Write trained tensors, by parameter name, as the two exchanged files into an existing folder."""
     from safetensors.torch import save_file
 
-    lora = get_peft_model_state_dict(transformer, adapter_name=_ADAPTER_NAME)
     described = {
         f"{_PREFIX}r": settings.rank,
         f"{_PREFIX}lora_alpha": settings.alpha,
         f"{_PREFIX}target_modules": list(settings.target_modules),
     }
-    save_file(
-        {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()},
-        folder / LORA_FILE,
-        {_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)},  # one entry: several come in random order
-    )
-    projection = {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in transformer.named_parameters()
-        if name.startswith(_PROJECTION)
+    lora = {
+        _PREFIX + name.replace(f".{_ADAPTER_NAME}.weight", ".weight"): tensor
+        for name, tensor in tensors.items()
+        if ".lora_" in name
     }
-    save_file(projection, folder / PROJECTION_FILE)
+    metadata = {_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)}  # several come in random order
+    save_file(lora, folder / LORA_FILE, metadata)
+    save_file({name: tensor for name, tensor in tensors.items() if ".lora_" not in name}, folder / PROJECTION_FILE)
 
 
 def read_settings(folder: Path) -> LoraSettings | None:

@@ -1,18 +1,18 @@
-"""What a training step is fed: which clips, in which order, and their cached tensors."""
+"""What a training step is fed: which clips, their cached tensors, and all that is random about them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pyarrow.dataset as ds
 
+from dwm_model.clip_order import stable_seed
 from dwm_model.latents import LatentStore, posterior_mean, sample_posterior
 from dwm_model.train_config import TrainConfig
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.hashing import short_id
 from manifests.schema import ClipStatus, Review, Split
 
 if TYPE_CHECKING:
@@ -35,6 +35,38 @@ class Batch:
     hands_bcfhw: torch.Tensor
     text_bld: torch.Tensor
 
+    def expand(self, count: int) -> Batch:
+        """A batch of one clip, ``count`` times."""
+        return Batch(
+            interaction_bcfhw=self.interaction_bcfhw.expand(count, -1, -1, -1, -1),
+            static_bcfhw=self.static_bcfhw.expand(count, -1, -1, -1, -1),
+            hands_bcfhw=self.hands_bcfhw.expand(count, -1, -1, -1, -1),
+            text_bld=self.text_bld.expand(count, -1, -1),
+        )
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of several."""
+        import torch
+
+        columns = ("interaction_bcfhw", "static_bcfhw", "hands_bcfhw", "text_bld")
+        return cls(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in columns})
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Clips with what is drawn for them, on the CPU.
+
+    Attributes:
+        clips: their tensors.
+        noise_bfchw: noise for the interaction latents as the network takes them, [B, F, 16, H, W].
+        timesteps_b: training timesteps, [B].
+    """
+
+    clips: Batch
+    noise_bfchw: torch.Tensor
+    timesteps_b: torch.Tensor
+
 
 @dataclass(frozen=True)
 class ClipSelection:
@@ -43,10 +75,12 @@ class ClipSelection:
     Attributes:
         train: prompt of each clip that is trained on.
         validation: prompt of each clip that the validation loss uses.
+        sources: source of each clip that is trained on, such as ``trumans``.
     """
 
     train: dict[str, str]
     validation: dict[str, str]
+    sources: dict[str, str]
 
 
 def select_clips(dataset: Dataset, config: TrainConfig) -> ClipSelection:
@@ -58,68 +92,71 @@ def select_clips(dataset: Dataset, config: TrainConfig) -> ClipSelection:
     train = _clips_of(dataset, Split.TRAIN)
     if not train:
         raise DwmError(f"{dataset.root}: no ready clip in the train split; run `dwm split`, or build more clips")
-    validation = _clips_of(dataset, Split.VALIDATION)
-    return ClipSelection(train, dict(list(validation.items())[: config.num_validation_clips]))
+    validation = _clips_of(dataset, Split.VALIDATION)[: config.num_validation_clips]
+    return ClipSelection(
+        train={clip_id: prompt for clip_id, prompt, _ in train},
+        validation={clip_id: prompt for clip_id, prompt, _ in validation},
+        sources={clip_id: source for clip_id, _, source in train},
+    )
 
 
-def _clips_of(dataset: Dataset, split: Split) -> dict[str, str]:
+def _clips_of(dataset: Dataset, split: Split) -> list[tuple[str, str, str]]:
+    """Id, prompt and source of a split's usable clips, sorted by id."""
     field = ds.field
     accepted = field("review").is_null() | (field("review") != Review.REJECTED.value)
     where = (field("status") == ClipStatus.READY.value) & (field("split") == split.value) & accepted
-    table = dataset.clips.read(["clip_id", "prompt"], where)
-    return dict(zip(table.column("clip_id").to_pylist(), table.column("prompt").to_pylist(), strict=True))
-
-
-class ClipOrder:
-    """The endless sequence of clips that training visits: a new seeded permutation each epoch.
-
-    The clip at a position depends on seed and position only, so that a position is all that resuming needs, and
-    ranks can share one sequence by taking positions in turn.
-    """
-
-    def __init__(self, clip_ids: list[str], seed: int) -> None:
-        self._clip_ids = clip_ids
-        self._seed = seed
-        self._permutation = lru_cache(maxsize=2)(self._make_permutation)
-
-    def at(self, position: int) -> str:
-        """Clip at a position (from 0)."""
-        epoch, index = divmod(position, len(self._clip_ids))
-        return self._clip_ids[self._permutation(epoch)[index]]
-
-    def _make_permutation(self, epoch: int) -> list[int]:
-        import torch
-
-        generator = torch.Generator().manual_seed(stable_seed("order", self._seed, epoch))
-        return [int(index) for index in torch.randperm(len(self._clip_ids), generator=generator)]
+    columns = ["clip_id", "prompt", "source"]
+    table = dataset.clips.read(columns, where)
+    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
 
 
 def load_training_batch(
-    store: LatentStore, clips: list[tuple[str, str]], config: TrainConfig, generator: torch.Generator
-) -> Batch:
-    """Load clips and draw their posterior samples and dropout.
+    store: LatentStore, clips: Sequence[tuple[str, str]], positions: Sequence[int], config: TrainConfig, timesteps: int
+) -> TrainingBatch:
+    """Load clips and draw all that is random about them: posterior samples, dropout, noise, timestep.
+
+    What is drawn for a clip depends on the run's seed and the clip's position in the data order only, so that it is the
+    same whichever process takes the clip, and whatever the dropout rates are.
 
     Args:
         store: cached latents.
         clips: id and prompt of each clip.
-        config: dropout rates. A clip without prompt has the empty prompt's embedding, one without hands a zero latent.
-        generator: randomness of the rank. The same numbers are drawn whatever the rates are.
+        positions: position of each in the data order.
+        config: seed and dropout rates. A clip without prompt has the empty prompt's embedding, one without hands a
+            zero latent.
+        timesteps: training timesteps of the schedule; they are drawn uniformly below it (paper equation 7).
+
+    Raises:
+        DwmError: a clip or its prompt is not encoded, or its files are damaged.
     """
     import torch
 
-    columns: tuple[list[torch.Tensor], ...] = ([], [], [], [])
-    for clip_id, prompt in clips:
-        latents = store.load(clip_id)
-        if latents.interaction is None:
-            raise DwmError(f"clip {clip_id}: its latents have no interaction video; run `dwm encode` again")
-        samples = [sample_posterior(one, generator) for one in (latents.interaction, latents.static, latents.hands)]
-        prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
-        if hand_draw < config.hand_dropout:
-            samples[2] = torch.zeros_like(samples[2])
-        embedding = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)
-        for column, tensor in zip(columns, [*samples, embedding], strict=True):
-            column.append(tensor)
-    interaction, static, hands, text = (torch.stack(column) for column in columns)
+    loaded: list[Batch] = []
+    noises: list[torch.Tensor] = []
+    times: list[torch.Tensor] = []
+    for (clip_id, prompt), position in zip(clips, positions, strict=True):
+        generator = torch.Generator().manual_seed(stable_seed("clip", config.seed, position))
+        clip = _load_clip(store, clip_id, prompt, config, generator)
+        loaded.append(clip)
+        noises.append(torch.randn(clip.interaction_bcfhw.transpose(1, 2).shape, generator=generator))
+        times.append(torch.randint(0, timesteps, (1,), generator=generator))
+    return TrainingBatch(Batch.concatenate(loaded), torch.cat(noises), torch.cat(times))
+
+
+def _load_clip(store: LatentStore, clip_id: str, prompt: str, config: TrainConfig, generator: torch.Generator) -> Batch:
+    """One clip with its posterior samples and dropout."""
+    import torch
+
+    latents = store.load(clip_id)
+    if latents.interaction is None:
+        raise DwmError(f"clip {clip_id}: its latents have no interaction video; run `dwm encode` again")
+    interaction, static, hands = (
+        sample_posterior(one, generator)[None] for one in (latents.interaction, latents.static, latents.hands)
+    )
+    prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
+    if hand_draw < config.hand_dropout:
+        hands = torch.zeros_like(hands)
+    text = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)[None]
     return Batch(interaction, static, hands, text)
 
 
@@ -134,8 +171,3 @@ def load_validation_clip(store: LatentStore, clip_id: str, prompt: str) -> Batch
         hands_bcfhw=posterior_mean(latents.hands)[None],
         text_bld=store.prompt_embedding(prompt)[None],
     )
-
-
-def stable_seed(*parts: str | int) -> int:
-    """Seed of a generator from what defines it; the same on every machine."""
-    return int(short_id(*parts), 16) % 2**63
