@@ -11,13 +11,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dwm_model.checkpoints import checkpoint_steps
-from dwm_model.ranks import LOST_RANK
+from dwm_model.ranks import LOST_RANK, MEETING_VARIABLE
 from manifests.atomic import make_folder
 from manifests.errors import DwmError
 
@@ -95,19 +96,15 @@ def run_ranks(
     Raises:
         DwmError: a rank failed or was lost; all others have been stopped.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, though not listed
-
-    # The ranks meet at a store of this process, so that none of them takes it away when it dies.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     folder = run_folder / RANK_LOGS_FOLDER
     make_folder(folder)
-    ranks = [_start(arguments, number, processes, store.port, folder) for number in range(processes)]
-    try:
-        was_told = _watch(ranks, should_stop, on_poll)
-    finally:
-        _stop([rank for rank in ranks if rank.code is None], patience_s=0.0)
+    with tempfile.TemporaryDirectory(prefix="dwm-ranks-") as meeting:
+        ranks = [_start(arguments, number, processes, Path(meeting), folder) for number in range(processes)]
+        try:
+            was_told = _watch(ranks, should_stop, on_poll)
+        finally:
+            _stop([rank for rank in ranks if rank.code is None], patience_s=0.0)
     summary = (ranks[0].process.stdout.read() if ranks[0].process.stdout else b"").decode().strip()
-    del store
     codes = {rank.code for rank in ranks}
     stopped = {128 + signal.SIGTERM, 128 + signal.SIGINT}
     if codes <= {0}:
@@ -123,7 +120,7 @@ def train_arguments(dataset: Path, base: Path, run: Path, settings: Sequence[str
     return [*paths, *settings, *(["--resume"] if resume else [])]
 
 
-def _start(arguments: Sequence[str], number: int, processes: int, port: int, folder: Path) -> _Rank:
+def _start(arguments: Sequence[str], number: int, processes: int, meeting: Path, folder: Path) -> _Rank:
     """Start one rank, in a session of its own so that a terminal's Ctrl-C reaches it through us alone."""
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {
@@ -134,9 +131,7 @@ def _start(arguments: Sequence[str], number: int, processes: int, port: int, fol
         "LOCAL_RANK": str(number),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        MEETING_VARIABLE: (meeting / "store").as_uri(),
     }
     command = [sys.executable, "-m", "dwm_model.train", *arguments, "--parent", str(os.getpid())]
     log_path = folder / f"rank{number}.log"

@@ -1,9 +1,9 @@
 """LoRA adapters and the two files in which users exchange them.
 
 ``pytorch_lora_weights.safetensors`` has the keys that diffusers' LoRA loaders write
-(``transformer.<module>.lora_A.weight``), ``non_lora_weights.safetensors`` the whole patch projection
-(``patch_embed.proj.*``), which trains too. Trained weights are float32 whatever the base is: in bfloat16 most updates
-of a small learning rate are rounded away.
+(``transformer.<module>.lora_A.weight``), ``non_lora_weights.safetensors`` what trains whole: the patch
+projection (``patch_embed.proj.*``) and the modules that a conditioning adds. Trained weights are float32 whatever the
+base is: in bfloat16 most updates of a small learning rate are rounded away.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """LoRA weights, as diffusers reads them."""
 
 PROJECTION_FILE = "non_lora_weights.safetensors"
-"""The patch projection."""
+"""What trains whole: see `TRAINED_PREFIXES`."""
 
 _PREFIX = "transformer."
-_PROJECTION = "patch_embed.proj."
+TRAINED_PREFIXES = ("patch_embed.proj.", "patch_embedding.", "time_embedding.pose.", "control_branch.")
+"""Beginnings of the names of parameters that train whole beside the adapter, where a network has them: the patch
+projection of CogVideoX and of Wan, and what `adaln` and `control_branch` add."""
+
 _ADAPTER_NAME = "default"
 _METADATA_KEY = "lora_adapter_metadata"
+_CONTROL_COPIES = r"control_branch\..*"
 
 
 class LoraSettings(BaseModel):
@@ -46,7 +50,7 @@ class LoraSettings(BaseModel):
 
 
 def add_lora(transformer: CogVideoXTransformer3DModel, settings: LoraSettings, seed: int) -> None:
-    """Freeze a transformer, add a LoRA adapter, and let adapter and patch projection train, in float32.
+    """Freeze a transformer, add a LoRA adapter, and let it and what trains whole train, in float32.
 
     Args:
         transformer: network, already adapted to its conditioning; changed in place.
@@ -60,11 +64,15 @@ def add_lora(transformer: CogVideoXTransformer3DModel, settings: LoraSettings, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.target_modules), bias="none"
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            target_modules=list(settings.target_modules),
+            exclude_modules=_CONTROL_COPIES if hasattr(transformer, "control_branch") else None,
+            bias="none",
         )
         transformer.add_adapter(config, adapter_name=_ADAPTER_NAME)
     for name, parameter in transformer.named_parameters():
-        if ".lora_" in name or name.startswith(_PROJECTION):
+        if ".lora_" in name or name.startswith(TRAINED_PREFIXES):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(requires_grad=True)
 
@@ -78,7 +86,7 @@ def export_adapter(transformer: CogVideoXTransformer3DModel, settings: LoraSetti
     """Write the two exchanged files into an existing folder; rank and alpha go into the LoRA file's metadata."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in transformer.named_parameters()}
     write_adapter(
-        {name: tensor for name, tensor in tensors.items() if ".lora_" in name or name.startswith(_PROJECTION)},
+        {name: tensor for name, tensor in tensors.items() if ".lora_" in name or name.startswith(TRAINED_PREFIXES)},
         settings,
         folder,
     )

@@ -24,6 +24,9 @@ ResultT = TypeVar("ResultT")
 LOST_RANK = "another process of this training ended without a word (killed, out of memory, or crashed)"
 """What the surviving ranks say when one is gone."""
 
+MEETING_VARIABLE = "DWM_RANKS_MEET_AT"
+"""Environment variable with the address where ranks of `dwm_model.launcher` meet; torchrun's own variables without."""
+
 _SIGNS_OF_A_LOST_RANK = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket", "store")
 
 
@@ -162,7 +165,12 @@ def joined_ranks() -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     with lost_rank_as_error():
         try:
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if device != "cpu" else "gloo")
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if device != "cpu" else "gloo",
+                init_method=os.environ.get(MEETING_VARIABLE, "env://"),
+                rank=int(os.environ.get("RANK", "0")),
+                world_size=count,
+            )
         except ValueError as error:
             raise DwmError(f"WORLD_SIZE is {count} but {error}; start it with torchrun or --processes") from error
         try:

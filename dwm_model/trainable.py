@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from dwm_model.base_model import load_base
-from dwm_model.conditioning import ConditionLatents
-from dwm_model.denoiser import Denoiser, make_denoiser, to_network_latents, velocity_losses
+from dwm_model.denoiser import Denoiser, make_denoiser, velocity_losses
 from dwm_model.lora import add_lora, trainable_parameters
 from dwm_model.ranks import Ranks
 from dwm_model.recomputation import set_recomputation
@@ -41,14 +40,10 @@ class LossModule(nn.Module):
         """Velocity error of each clip of a batch, float32 [B]."""
         denoiser = self._denoiser
         device = denoiser.device
-        interaction, static, hands = (
-            to_network_latents(latents, denoiser.scaling_factor).to(device)
-            for latents in (batch.clips.interaction_bcfhw, batch.clips.static_bcfhw, batch.clips.hands_bcfhw)
-        )
         return velocity_losses(
             denoiser,
-            interaction,
-            ConditionLatents(static, hands),
+            denoiser.latents(batch.clips.interaction_bcfhw),
+            denoiser.conditions(batch.clips.conditions),
             batch.clips.text_bld.to(device),
             noise_bfchw=batch.noise_bfchw.to(device),
             timesteps_b=batch.timesteps_b.to(device),
@@ -84,7 +79,8 @@ class TrainableNetwork:
         )
         self._accelerator: Any = None
         if ranks.count > 1:
-            self._accelerator = _make_accelerator(config, ranks)
+            block = "WanTransformerBlock" if denoiser.family.is_wan else "CogVideoXBlock"
+            self._accelerator = _make_accelerator(config, ranks, block)
             with warnings.catch_warnings():  # accelerate would rather have buffers copied at each step: none changes
                 warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
                 self._module, wrapped = self._accelerator.prepare(self._module, self._optimizer)
@@ -94,7 +90,7 @@ class TrainableNetwork:
     @property
     def num_timesteps(self) -> int:
         """Training timesteps of the schedule."""
-        return int(self.denoiser.scheduler.config.num_train_timesteps)
+        return self.denoiser.schedule.num_timesteps
 
     def losses(self, batch: TrainingBatch) -> torch.Tensor:
         """Loss of each clip of a batch, [B], as validation sees it: without what only training does to a network."""
@@ -166,7 +162,7 @@ def make_trainable_denoiser(base_path: Path, config: TrainConfig, device: str) -
     # Shards are cut on the CPU, so that the whole network never has to fit one GPU.
     at = "cpu" if config.parallelism == "fsdp2" else device
     base = load_base(base_path, device=at, dtype=stored)
-    denoiser = make_denoiser(base, config.conditioning, autocast_dtype=autocast)
+    denoiser = make_denoiser(base, config.conditioning, autocast_dtype=autocast, seed=config.seed)
     make_trainable(denoiser, config)
     return denoiser
 
@@ -210,8 +206,14 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _make_accelerator(config: TrainConfig, ranks: Ranks) -> Any:
-    """What spreads the network: replicas whose gradients are averaged, or shards of weights and optimizer."""
+def _make_accelerator(config: TrainConfig, ranks: Ranks, block: str) -> Any:
+    """What spreads the network: replicas whose gradients are averaged, or shards of weights and optimizer.
+
+    Args:
+        config: settings.
+        ranks: the processes.
+        block: class of the blocks that are gathered one at a time where the network is sharded.
+    """
     from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
     from accelerate.utils import DistributedType
 
@@ -222,7 +224,7 @@ def _make_accelerator(config: TrainConfig, ranks: Ranks) -> Any:
     shards = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=list(SHARDED_BLOCKS),
+        transformer_cls_names_to_wrap=[block],
         cpu_ram_efficient_loading=False,
     )
     accelerator = Accelerator(cpu=on_cpu, fsdp_plugin=shards)
@@ -230,7 +232,3 @@ def _make_accelerator(config: TrainConfig, ranks: Ranks) -> Any:
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = shards
     return accelerator
-
-
-SHARDED_BLOCKS: Sequence[str] = ("CogVideoXBlock",)
-"""Classes of the blocks that are gathered one at a time when the network is sharded."""

@@ -93,7 +93,7 @@ class Trainer:
         self.run_folder = run_folder
         self.config = config
         self.ranks = ranks
-        self._selection = selection
+        self.selection = selection
         self._store = store
         self._trackers = Trackers(run_folder, place.run_id, config)
         self._order = ClipOrder(list(selection.train), config.seed, selection.sources, config.source_weights)
@@ -176,7 +176,7 @@ class Trainer:
         batches = []
         for positions in parts:
             ids = [self._order.at(position) for position in positions]
-            clips = [(clip_id, self._selection.train[clip_id]) for clip_id in ids]
+            clips = [(clip_id, self.selection.train[clip_id]) for clip_id in ids]
             batches.append(load_training_batch(self._store, clips, positions, config, self._network.num_timesteps))
         return batches
 
@@ -198,7 +198,7 @@ class Trainer:
         loss = validation_loss(
             network.losses,
             self._store,
-            self._selection.validation,
+            self.selection.validation,
             self.config,
             self.ranks,
             num_timesteps=network.num_timesteps,

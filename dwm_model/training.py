@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import BaseDescription, describe_base
 from dwm_model.checkpoints import RUN_FILE, RunIdentity, checkpoint_steps, read_identity
+from dwm_model.conditioning import get_conditioning
 from dwm_model.latents import LatentStore
 from dwm_model.ranks import joined_ranks, lost_rank_as_error
 from dwm_model.run_log import StepRecord
@@ -46,6 +47,8 @@ class TrainSummary(BaseModel):
 
     run_id: str = Field(description="Key of the run's row.")
     steps: int = Field(description="Optimizer steps done in all.")
+    clips: int = Field(description="Clips that are trained on.")
+    refused_clips: int = Field(description="Clips left out because the conditioning lacks data of them, such as poses.")
     is_complete: bool = Field(description="False when it was asked to stop before the last step.")
     loss_last: float | None = Field(description="Loss of the last step.")
     validation_loss_first: float | None = Field(description="Validation loss at step 0; null without validation clips.")
@@ -112,7 +115,11 @@ def _prepare(dataset: Dataset, base_path: Path, config: TrainConfig) -> tuple[Ru
     selection = select_clips(dataset, config)
     identity = _identity(dataset, base, config, selection)
     store = LatentStore(dataset, base, config.geometry)
-    store.require([*selection.train, *selection.validation])
+    clips = [*selection.train, *selection.validation]
+    store.require(clips)
+    role = get_conditioning(config.conditioning).hand_data.role
+    if role is not None:
+        store.require(clips, role)
     return identity, selection, store
 
 
@@ -211,6 +218,8 @@ def _summary(trainer: Trainer, run_id: str, seconds: float) -> TrainSummary:
     return TrainSummary(
         run_id=run_id,
         steps=trainer.state.step,
+        clips=len(trainer.selection.train),
+        refused_clips=len(trainer.selection.refused),
         is_complete=trainer.state.step >= trainer.config.max_steps,
         loss_last=losses[-1].loss if losses else None,
         validation_loss_first=validations[0].loss if validations else None,

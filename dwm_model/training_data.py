@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pyarrow.dataset as ds
 
 from dwm_model.clip_order import stable_seed
-from dwm_model.latents import LatentStore, posterior_mean, sample_posterior
+from dwm_model.condition_data import ConditionBatch
+from dwm_model.conditioning import get_conditioning
+from dwm_model.latents import LatentStore, VideoRole, posterior_mean, sample_posterior
 from dwm_model.train_config import TrainConfig
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -25,22 +27,19 @@ class Batch:
 
     Attributes:
         interaction_bcfhw: latents of the ground truth, [B, 16, F, H, W].
-        static_bcfhw: latents of the static-scene videos.
-        hands_bcfhw: latents of the hand-mesh videos.
+        conditions: what the network is told of the clips.
         text_bld: prompt embeddings, [B, tokens, dim].
     """
 
     interaction_bcfhw: torch.Tensor
-    static_bcfhw: torch.Tensor
-    hands_bcfhw: torch.Tensor
+    conditions: ConditionBatch
     text_bld: torch.Tensor
 
     def expand(self, count: int) -> Batch:
         """A batch of one clip, ``count`` times."""
         return Batch(
             interaction_bcfhw=self.interaction_bcfhw.expand(count, -1, -1, -1, -1),
-            static_bcfhw=self.static_bcfhw.expand(count, -1, -1, -1, -1),
-            hands_bcfhw=self.hands_bcfhw.expand(count, -1, -1, -1, -1),
+            conditions=self.conditions.expand(count),
             text_bld=self.text_bld.expand(count, -1, -1),
         )
 
@@ -49,8 +48,11 @@ class Batch:
         """One batch of several."""
         import torch
 
-        columns = ("interaction_bcfhw", "static_bcfhw", "hands_bcfhw", "text_bld")
-        return cls(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in columns})
+        return cls(
+            interaction_bcfhw=torch.cat([batch.interaction_bcfhw for batch in batches]),
+            conditions=ConditionBatch.concatenate([batch.conditions for batch in batches]),
+            text_bld=torch.cat([batch.text_bld for batch in batches]),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,27 +78,41 @@ class ClipSelection:
         train: prompt of each clip that is trained on.
         validation: prompt of each clip that the validation loss uses.
         sources: source of each clip that is trained on, such as ``trumans``.
+        refused: reason for each clip that the conditioning cannot use.
     """
 
     train: dict[str, str]
     validation: dict[str, str]
     sources: dict[str, str]
+    refused: dict[str, str]
 
 
 def select_clips(dataset: Dataset, config: TrainConfig) -> ClipSelection:
     """Choose the clips of a run: ready ones that nobody rejected; validation clips are never trained on.
 
+    Clips that lack what the conditioning needs (such as hand poses) are left out.
+
     Raises:
-        DwmError: there is no train clip.
+        DwmError: there is no train clip, or none that the conditioning can use.
     """
-    train = _clips_of(dataset, Split.TRAIN)
+    train, validation = _clips_of(dataset, Split.TRAIN), _clips_of(dataset, Split.VALIDATION)
     if not train:
         raise DwmError(f"{dataset.root}: no ready clip in the train split; run `dwm split`, or build more clips")
-    validation = _clips_of(dataset, Split.VALIDATION)[: config.num_validation_clips]
+    everything = [clip_id for clip_id, _, _ in (*train, *validation)]
+    refused = get_conditioning(config.conditioning).refused_clips(dataset, everything)
+    usable = [clip for clip in train if clip[0] not in refused]
+    if not usable:
+        clip_id, reason = min(refused.items())
+        raise DwmError(
+            f"{dataset.root}: conditioning {config.conditioning} can use none of {len(train)} train clips, the first: "
+            f"clip {clip_id}: {reason}"
+        )
+    seen = [clip for clip in validation if clip[0] not in refused][: config.num_validation_clips]
     return ClipSelection(
-        train={clip_id: prompt for clip_id, prompt, _ in train},
-        validation={clip_id: prompt for clip_id, prompt, _ in validation},
-        sources={clip_id: source for clip_id, _, source in train},
+        train={clip_id: prompt for clip_id, prompt, _ in usable},
+        validation={clip_id: prompt for clip_id, prompt, _ in seen},
+        sources={clip_id: source for clip_id, _, source in usable},
+        refused=refused,
     )
 
 
@@ -122,8 +138,8 @@ def load_training_batch(
         store: cached latents.
         clips: id and prompt of each clip.
         positions: position of each in the data order.
-        config: seed and dropout rates. A clip without prompt has the empty prompt's embedding, one without hands a
-            zero latent.
+        config: conditioning, seed and dropout rates. A clip without prompt has the empty prompt's embedding, one
+            without hands has zeros in their place.
         timesteps: training timesteps of the schedule; they are drawn uniformly below it (paper equation 7).
 
     Raises:
@@ -131,43 +147,28 @@ def load_training_batch(
     """
     import torch
 
+    conditioning = get_conditioning(config.conditioning)
     loaded: list[Batch] = []
     noises: list[torch.Tensor] = []
     times: list[torch.Tensor] = []
     for (clip_id, prompt), position in zip(clips, positions, strict=True):
         generator = torch.Generator().manual_seed(stable_seed("clip", config.seed, position))
-        clip = _load_clip(store, clip_id, prompt, config, generator)
-        loaded.append(clip)
-        noises.append(torch.randn(clip.interaction_bcfhw.transpose(1, 2).shape, generator=generator))
+        interaction = sample_posterior(store.moments(clip_id, VideoRole.INTERACTION), generator)[None]
+        conditions = conditioning.load(store, [clip_id], generator)
+        prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
+        if hand_draw < config.hand_dropout:
+            conditions = conditions.without_hands()
+        text = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)[None]
+        loaded.append(Batch(interaction, conditions, text))
+        noises.append(torch.randn(interaction.transpose(1, 2).shape, generator=generator))
         times.append(torch.randint(0, timesteps, (1,), generator=generator))
     return TrainingBatch(Batch.concatenate(loaded), torch.cat(noises), torch.cat(times))
 
 
-def _load_clip(store: LatentStore, clip_id: str, prompt: str, config: TrainConfig, generator: torch.Generator) -> Batch:
-    """One clip with its posterior samples and dropout."""
-    import torch
-
-    latents = store.load(clip_id)
-    if latents.interaction is None:
-        raise DwmError(f"clip {clip_id}: its latents have no interaction video; run `dwm encode` again")
-    interaction, static, hands = (
-        sample_posterior(one, generator)[None] for one in (latents.interaction, latents.static, latents.hands)
-    )
-    prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
-    if hand_draw < config.hand_dropout:
-        hands = torch.zeros_like(hands)
-    text = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)[None]
-    return Batch(interaction, static, hands, text)
-
-
-def load_validation_clip(store: LatentStore, clip_id: str, prompt: str) -> Batch:
+def load_validation_clip(store: LatentStore, clip_id: str, prompt: str, conditioning_name: str) -> Batch:
     """Load one clip with its posterior means: nothing random."""
-    latents = store.load(clip_id)
-    if latents.interaction is None:
-        raise DwmError(f"clip {clip_id}: its latents have no interaction video; run `dwm encode` again")
     return Batch(
-        interaction_bcfhw=posterior_mean(latents.interaction)[None],
-        static_bcfhw=posterior_mean(latents.static)[None],
-        hands_bcfhw=posterior_mean(latents.hands)[None],
+        interaction_bcfhw=posterior_mean(store.moments(clip_id, VideoRole.INTERACTION))[None],
+        conditions=get_conditioning(conditioning_name).load(store, [clip_id]),
         text_bld=store.prompt_embedding(prompt)[None],
     )

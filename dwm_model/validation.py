@@ -67,7 +67,7 @@ def _parts(
     """A clip at several timesteps, in batches of the size that training has memory for."""
     import torch
 
-    clip = load_validation_clip(store, clip_id, prompt)
+    clip = load_validation_clip(store, clip_id, prompt, config.conditioning)
     count = config.num_validation_timesteps
     timesteps = torch.tensor([int((index + 0.5) * num_timesteps / count) for index in range(count)])
     generator = torch.Generator().manual_seed(stable_seed("validation", config.seed, clip_id))

@@ -193,7 +193,10 @@ def test_sharded_full_training_resumes_exactly_and_only_in_as_many_processes(run
     assert "the run trains in 2 processes, now 1" in refused.stderr.splitlines()[-1]
     runs.finish("half", config)
     assert journals(half) == journals(whole)
-    for name in ("transformer/diffusion_pytorch_model.safetensors", "ema/transformer/diffusion_pytorch_model.safetensors"):
+    for name in (
+        "transformer/diffusion_pytorch_model.safetensors",
+        "ema/transformer/diffusion_pytorch_model.safetensors",
+    ):
         one, other = (run / "checkpoints" / "step-000006" / name for run in (half, whole))
         assert one.read_bytes() == other.read_bytes()
     assert one.read_bytes() != (whole / "checkpoints/step-000006/transformer" / Path(name).name).read_bytes()

@@ -127,7 +127,7 @@ def test_family_of_a_linear_patch_base_is_v1_5(base_copy: Path) -> None:
     assert describe_base(base_copy).family.name == "fun_v1_5"
 
 
-@pytest.mark.parametrize(("key", "value"), [("in_channels", 16), ("patch_size_t", 3)])
+@pytest.mark.parametrize(("key", "value"), [("in_channels", 17), ("patch_size_t", 3)])
 def test_unknown_family_is_refused_with_file_and_value(base_copy: Path, key: str, value: int) -> None:
     change_config(base_copy, "transformer", **{key: value})
     with pytest.raises(DwmError, match=rf"config\.json: {key} is {value}"):

@@ -308,14 +308,18 @@ def test_dropout_gives_the_empty_prompt_and_no_hands_without_moving_other_draws(
     assert torch.equal(dropped.clips.interaction_bcfhw, plain.clips.interaction_bcfhw)
     assert torch.equal(dropped.noise_bfchw, plain.noise_bfchw)
     assert torch.equal(dropped.timesteps_b, plain.timesteps_b)
-    assert not dropped.clips.hands_bcfhw.any()
+    assert torch.equal(dropped.clips.conditions.static_bcfhw, plain.clips.conditions.static_bcfhw)
+    assert plain.clips.conditions.hands_bcfhw is not None
+    assert plain.clips.conditions.hands_bcfhw.any()
+    assert dropped.clips.conditions.hands_bcfhw is not None
+    assert not dropped.clips.conditions.hands_bcfhw.any()
     assert torch.equal(dropped.clips.text_bld[0], store.prompt_embedding(""))
     assert torch.equal(plain.clips.text_bld[0], store.prompt_embedding(clips[0][1]))
 
 
 def test_velocity_loss_equals_the_weighted_clean_latent_loss(base: BaseModel) -> None:
     denoiser = make_denoiser(base, "hand_mesh")
-    transformer, scheduler = denoiser.transformer.double(), denoiser.scheduler
+    transformer, scheduler = denoiser.transformer.double(), base.scheduler
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(0)
     latents, static, hands, noise = (
@@ -327,7 +331,8 @@ def test_velocity_loss_equals_the_weighted_clean_latent_loss(base: BaseModel) ->
     with torch.no_grad():
         found = velocity_losses(denoiser, latents, conditions, text, noise_bfchw=noise, timesteps_b=timesteps)
         noisy = scheduler.add_noise(latents, noise, timesteps)
-        given_in = denoiser.conditioning.network_input(noisy, conditions, denoiser.scaling_factor)
+        mask = torch.full_like(noisy[:, :, :1], denoiser.mask_value)
+        given_in = torch.cat([noisy, mask, static, hands], dim=2)
         rotary = denoiser.family.rotary_embedding(transformer, 4, 6, 3)
         velocity = denoiser.family.predict(transformer, given_in, text, timesteps, rotary)
         clean = scheduler.get_velocity(velocity, noisy, timesteps)
