@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from dwm_model.base_model import load_base
 from dwm_model.checkpoints import checkpoint_steps
@@ -20,6 +21,7 @@ from dwm_model.lora import LoraSettings
 from dwm_model.train_config import TrainConfig
 from dwm_model.training import train
 from manifests.dataset import Dataset
+from manifests.errors import DwmError
 from manifests.schema import RunStatus, Split
 from tests.helpers_model import GEOMETRY, add_clip, encode_all
 
@@ -38,6 +40,7 @@ CONFIG = TrainConfig(
     hand_dropout=0.2,
     prompt_dropout=0.2,
     gradient_checkpointing="none",
+    tensorboard=False,
     checkpoint_every=4,
     keep_checkpoints=2,
     validate_every=6,
@@ -131,89 +134,110 @@ def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
     return found
 
 
-@pytest.mark.parametrize("parallelism", ["ddp", "fsdp2"])
-def test_two_processes_learn_what_one_with_the_same_clips_a_step_learns(
-    runs: Runs, whole_run: Path, tmp_path: Path, parallelism: str
-) -> None:
-    changes = {"ema_decay": 0.9, "parallelism": parallelism}
-    two = whole_run if parallelism == "ddp" else runs.finish("two", CONFIG.model_copy(update=changes))
-    one = tmp_path / "one"
-    train(Dataset.open(runs.dataset.root), runs.base, one, CONFIG.model_copy(update={"batch_size": 2}))
-    assert losses_of(two) == pytest.approx(losses_of(one), abs=1e-5)
-    assert losses_of(two, "validation.jsonl") == pytest.approx(losses_of(one, "validation.jsonl"), abs=1e-5)
-    assert len(losses_of(two)) == STEPS
-
-
-def test_killed_rank_ends_the_others_with_the_reason_and_the_run_resumes_exactly(runs: Runs, whole_run: Path) -> None:
-    process = runs.start("run", CONFIG)
-    run = runs.folder / "run"
-    wait_until(process, lambda: steps_done(run) >= 6)
-    os.kill(ranks_of(process)[1], signal.SIGKILL)
+def kill_rank(launcher: subprocess.Popen[str], number: int) -> str:
+    """Kill -9 a rank; returns the launcher's last line. All must have ended soon after."""
+    os.kill(ranks_of(launcher)[number], signal.SIGKILL)
     began = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    _, errors = launcher.communicate(timeout=60)
     assert time.monotonic() - began < 15
-    assert process.returncode == 1
-    assert "process 1 of 2 was killed by SIGKILL" in errors.splitlines()[-1]
-    assert "checkpoint 4 is kept" in errors.splitlines()[-1]
+    assert launcher.returncode == 1
+    return errors.splitlines()[-1]
+
+
+def terminate(launcher: subprocess.Popen[str], run: Path) -> int:
+    """SIGTERM to the launcher; returns the step at which all ranks stopped with a checkpoint."""
+    launcher.send_signal(signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGTERM, errors
+    stopped_at = steps_done(run)
+    assert f"stopped by SIGTERM at step {stopped_at}; continue it with --resume" in errors.splitlines()[-1]
+    assert checkpoint_steps(run)[-1] == stopped_at
+    return stopped_at
+
+
+def test_two_processes_learn_what_one_with_the_same_clips_a_step_learns(
+    runs: Runs, whole_run: Path, tmp_path: Path
+) -> None:
+    train(runs.dataset, runs.base, tmp_path / "one", CONFIG.model_copy(update={"batch_size": 2}))
+    assert losses_of(whole_run) == pytest.approx(losses_of(tmp_path / "one"), abs=1e-5)
+    validations = (losses_of(run, "validation.jsonl") for run in (whole_run, tmp_path / "one"))
+    assert next(validations) == pytest.approx(next(validations), abs=1e-5)
+    assert len(losses_of(whole_run)) == STEPS
+    with pytest.raises(DwmError, match="the run trains in 2 processes, now 1; resume with as many"):
+        train(runs.dataset, runs.base, Path(shutil.copytree(whole_run, tmp_path / "copy")), CONFIG, resume=True)
+
+
+def test_run_with_sigterm_and_with_a_killed_rank_equals_an_uninterrupted_one(runs: Runs, whole_run: Path) -> None:
+    process, run = runs.start("run", CONFIG), runs.folder / "run"
+    wait_until(process, lambda: steps_done(run) >= 2)
+    assert terminate(process, run) < 8
+    process = runs.start("run", CONFIG)
+    wait_until(process, lambda: steps_done(run) >= 9)
+    last_line = kill_rank(process, 1)
+    assert "process 1 of 2 was killed by SIGKILL" in last_line
+    assert "checkpoint 8 is kept" in last_line
     assert "another process of this training ended" in (run / "ranks" / "rank0.log").read_text().splitlines()[-1]
     row = next(row for row in runs.dataset.runs.rows() if Path(row.run_path).name == "run")
     assert row.status is RunStatus.FAILED
-    assert checkpoint_steps(run) == [4]
+    assert checkpoint_steps(run)[-1] == 8
     runs.finish("run", CONFIG)
     assert journals(run) == journals(whole_run)
     assert newest_checkpoint(run) == newest_checkpoint(whole_run)
 
 
-def test_sigterm_writes_a_checkpoint_exits_143_and_the_run_resumes_exactly(runs: Runs, whole_run: Path) -> None:
-    process = runs.start("run", CONFIG)
-    run = runs.folder / "run"
+def test_sharded_full_training_with_sigterm_learns_what_one_process_learns(runs: Runs, tmp_path: Path) -> None:
+    changes = {"mode": "full", "ema_decay": 0.9, "learning_rate": 1e-3, "max_steps": 8, "parallelism": "fsdp2"}
+    config = CONFIG.model_copy(update=changes)
+    process, run = runs.start("run", config), runs.folder / "run"
     wait_until(process, lambda: steps_done(run) >= 2)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    stopped_at = steps_done(run)
-    assert stopped_at < STEPS
-    assert f"stopped by SIGTERM at step {stopped_at}; continue it with --resume" in errors.splitlines()[-1]
-    assert checkpoint_steps(run)[-1] == stopped_at
-    runs.finish("run", CONFIG)
-    assert journals(run) == journals(whole_run)
-    assert newest_checkpoint(run) == newest_checkpoint(whole_run)
+    assert terminate(process, run) < 8
+    runs.finish("run", config)
+    one = tmp_path / "one"
+    train(runs.dataset, runs.base, one, config.model_copy(update={"batch_size": 2}))
+    assert losses_of(run) == pytest.approx(losses_of(one), abs=1e-5)
+    for name in ("transformer", "ema/transformer"):
+        sharded, whole = (
+            load_file(folder / "checkpoints" / "step-000008" / name / "diffusion_pytorch_model.safetensors")
+            for folder in (run, one)
+        )
+        assert sharded.keys() == whole.keys()
+        assert max(float((sharded[key] - whole[key]).abs().max()) for key in whole) < 1e-4
 
 
-def test_sharded_full_training_resumes_exactly_and_only_in_as_many_processes(runs: Runs, tmp_path: Path) -> None:
-    changes = {"mode": "full", "parallelism": "fsdp2", "ema_decay": 0.9, "max_steps": 6, "learning_rate": 1e-3}
-    config = CONFIG.model_copy(update={**changes, "checkpoint_every": 3})
-    whole = runs.finish("whole", config)
-    half = tmp_path / "half"
-    shutil.copytree(whole, half)
-    shutil.rmtree(half / "checkpoints" / "step-000006")
-    single = [*runs.command("half", config)[:-1], "1"]
-    refused = subprocess.run(single, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "the run trains in 2 processes, now 1" in refused.stderr.splitlines()[-1]
-    runs.finish("half", config)
-    assert journals(half) == journals(whole)
-    for name in (
-        "transformer/diffusion_pytorch_model.safetensors",
-        "ema/transformer/diffusion_pytorch_model.safetensors",
-    ):
-        one, other = (run / "checkpoints" / "step-000006" / name for run in (half, whole))
-        assert one.read_bytes() == other.read_bytes()
-    assert one.read_bytes() != (whole / "checkpoints/step-000006/transformer" / Path(name).name).read_bytes()
+def test_error_of_one_rank_is_the_reason_of_all(tmp_path: Path) -> None:
+    """One rank cannot do its part of a step; the other would wait for it for ever."""
+    script = tmp_path / "rank.py"
+    script.write_text(
+        """
+import sys
+from dwm_model.ranks import joined_ranks
+from manifests.errors import DwmError
 
+def read_clip():
+    if ranks.rank == 1:
+        raise DwmError("clip 7: damaged")
+    return ranks.rank
 
-def test_error_of_one_process_is_the_reason_of_all(runs: Runs) -> None:
-    """A shard that is damaged under the running training: whichever process needs it, both stop and say so."""
-    config = CONFIG.model_copy(update={"max_steps": 4000, "validate_every": 4000, "checkpoint_every": 4000})
-    copied = Dataset.open(Path(shutil.copytree(runs.dataset.root, runs.folder / "copied")))
-    moved = Runs(copied, runs.base, runs.folder)
-    process = moved.start("run", config)
-    run = runs.folder / "run"
-    wait_until(process, lambda: steps_done(run) >= 2)
-    for embedding in copied.latents_folder.glob("*/prompts/*.safetensors"):
-        embedding.unlink()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "no embedding of" in errors.splitlines()[-1]
-    for number in (0, 1):
-        assert "no embedding of" in (run / "ranks" / f"rank{number}.log").read_text().splitlines()[-1]
+with joined_ranks() as ranks:
+    assert ranks.all_do(lambda: ranks.rank) == ranks.rank
+    assert ranks.on_main(lambda: f"from {ranks.rank}") == "from 0"
+    assert ranks.mean(float(ranks.rank)) == 0.5
+    assert ranks.agree(stop=ranks.rank == 1)
+    try:
+        ranks.all_do(read_clip)
+    except DwmError as error:
+        print(error)
+"""
+    )
+    meeting = {"DWM_RANKS_MEET_AT": (tmp_path / "store").as_uri(), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **meeting, "RANK": str(rank), "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert said == ["process 1: clip 7: damaged", "clip 7: damaged"]
