@@ -1,4 +1,8 @@
-"""Journals of a run: ``losses.jsonl`` and ``validation.jsonl``, one object a line, no step twice."""
+"""Journals of a run: ``losses.jsonl``, ``validation.jsonl``, ``speed.jsonl``: one object a line, no step twice.
+
+The first two are the same, byte for byte, whether a run was interrupted or not; what depends on the clock is in the
+third.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from manifests.atomic import explain_os_error, write_text
 
 LOSSES_FILE = "losses.jsonl"
 VALIDATION_FILE = "validation.jsonl"
+SPEED_FILE = "speed.jsonl"
 
 
 class Record(BaseModel):
@@ -34,6 +39,13 @@ class ValidationRecord(Record):
     """A validation."""
 
     loss: float = Field(description="Mean velocity error over the fixed clips, noise and timesteps.")
+
+
+class SpeedRecord(Record):
+    """How long a training step took."""
+
+    seconds: float = Field(description="Wall-clock seconds of the step, with its data, without validation.")
+    samples_per_s: float = Field(description="Clips of all processes a second.")
 
 
 RecordT = TypeVar("RecordT", bound=Record)
