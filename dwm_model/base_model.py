@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,10 +85,14 @@ class BaseModel:
     Training loads ``transformer`` only, encoding ``vae`` and then ``text_encoder``.
     """
 
-    def __init__(self, description: BaseDescription, device: str | torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, description: BaseDescription, device: str | torch.device, dtype: torch.dtype, *, offload: bool = False
+    ) -> None:
         self.description = description
         self.device = device
         self.dtype = dtype
+        self._offload = offload
+        self._tiling = self._slicing = False
 
     @property
     def path(self) -> Path:
@@ -119,7 +125,12 @@ class BaseModel:
         from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
         kind = AutoencoderKLWan if self.family.is_wan else AutoencoderKLCogVideoX
-        return self._frozen(self._load(kind, "vae", torch_dtype=self.dtype))
+        vae = self._frozen(self._load(kind, "vae", torch_dtype=self.dtype))
+        if self._tiling:
+            vae.enable_tiling()
+        if self._slicing:
+            vae.enable_slicing()
+        return vae
 
     @cached_property
     def transformer(self) -> Any:
@@ -183,12 +194,35 @@ class BaseModel:
         config = read_json_object(self.path / "scheduler" / "scheduler_config.json")
         return FlowSchedule(shift=float(config.get("flow_shift", config.get("shift", WAN_SHIFT))))
 
+    def tile_autoencoder(self, *, tiling: bool, slicing: bool) -> None:
+        """Let the autoencoder work in overlapping tiles, and video by video, to need less memory.
+
+        Tiles are blended where they overlap, so that pixels differ a little from those of the whole picture.
+        """
+        self._tiling, self._slicing = tiling, slicing
+        self.release("vae")
+
+    @contextmanager
+    def placed(self, part: str) -> Iterator[None]:
+        """While inside, a part is on the base's device; with ``offload`` it is moved there and back.
+
+        Offloading keeps one part at a time on a GPU that cannot hold them all.
+        """
+        if not self._offload:
+            yield
+            return
+        module = getattr(self, part).to(self.device)
+        try:
+            yield
+        finally:
+            module.to("cpu")
+
     def release(self, part: str) -> None:
         """Drop a loaded part (``vae``, ``text_encoder``, ...) from memory; it loads again on its next use."""
         self.__dict__.pop(part, None)
 
     def _frozen(self, part: Any) -> Any:
-        return part.to(self.device).eval().requires_grad_(False)
+        return part.to("cpu" if self._offload else self.device).eval().requires_grad_(False)
 
     def _load(self, part_class: Any, part: str, **options: Any) -> Any:
         """Load one part from its local sub-folder with its library's own loader."""
@@ -265,20 +299,23 @@ def _wan_sizes(folder: Path) -> dict[str, Any]:
     }
 
 
-def load_base(path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> BaseModel:
+def load_base(
+    path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, offload: bool = False
+) -> BaseModel:
     """Open a base model; its parts load on first use.
 
     Args:
-        path: folder in the diffusers layout.
-        device: where the parts go.
+        path: folder in the diffusers layout, or a hub id.
+        device: where the parts work.
         dtype: type of the weights, float32 unless given.
+        offload: keep each part in main memory but while it works; see `BaseModel.placed`.
 
     Raises:
         DwmError: see `describe_base`.
     """
     import torch
 
-    return BaseModel(describe_base(path), device, dtype or torch.float32)
+    return BaseModel(describe_base(path), device, dtype or torch.float32, offload=offload)
 
 
 def hide_progress_bars() -> None:

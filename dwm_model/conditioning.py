@@ -222,12 +222,32 @@ class Control(_Reading):
         return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary, extras=extras)
 
 
+@dataclass(frozen=True)
+class TextOnly(_Reading):
+    """A base as it is, told that no pixel is known: what SDEdit edits a video with. It is not trained."""
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
+        """Nothing: any layout will do."""
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """Noisy latents, and zeros in all other channels, which says "unknown" to inpainting bases."""
+        import torch
+
+        noisy = call.noisy_bfchw
+        others = transformer.config.in_channels - noisy.shape[2]
+        given = torch.cat([noisy, noisy.new_zeros((*noisy.shape[:2], others, *noisy.shape[3:]))], dim=2)
+        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary)
+
+
 HAND_MESH = HandChannels("hand_mesh", HandData.MESH_LATENTS)
 HAND_MASK = HandChannels("hand_mask", HandData.MASK_LATENTS)
 NO_HANDS = NoHands("none", HandData.NONE)
 ADALN_GLOBAL = PoseModulation("adaln_global", HandData.POSES, per_frame=False)
 ADALN_FRAME = PoseModulation("adaln_frame", HandData.POSES, per_frame=True)
 CONTROLNET = Control("controlnet", HandData.MASK_LATENTS)
+
+TEXT_ONLY = TextOnly("text_only", HandData.NONE)
+"""Not in the registry, since it is never trained."""
 
 CONDITIONINGS: dict[str, Conditioning] = {
     conditioning.name: conditioning

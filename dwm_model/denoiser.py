@@ -119,20 +119,21 @@ class Denoiser:
 
 
 def make_denoiser(
-    base: BaseModel, conditioning_name: str, autocast_dtype: torch.dtype | None = None, seed: int = 0
+    base: BaseModel, conditioning: str | Conditioning, autocast_dtype: torch.dtype | None = None, seed: int = 0
 ) -> Denoiser:
     """Load a base's transformer, only, and adapt it to a conditioning.
 
     Args:
         base: the base model.
-        conditioning_name: how hands enter.
+        conditioning: how hands enter, by name or itself.
         autocast_dtype: type of the arithmetic where it differs from the weights' (mixed precision); None: as stored.
         seed: seed of the modules that a conditioning adds.
 
     Raises:
         DwmError: the conditioning is unknown or the base does not take it.
     """
-    conditioning = get_conditioning(conditioning_name)
+    if isinstance(conditioning, str):
+        conditioning = get_conditioning(conditioning)
     conditioning.prepare(base.transformer, base.family, seed)
     return Denoiser(
         transformer=base.transformer,

@@ -128,6 +128,9 @@ class CogVideoXFamily:
 
         V1.1 scales the grid into a centred region of the grid that the base was trained on; V1.5 takes the first rows
         and columns of that grid. Returns None for a base without rotary embeddings.
+
+        Raises:
+            DwmError: the clip is larger than a V1.5 base's grid.
         """
         from diffusers.models.embeddings import get_3d_rotary_pos_embed
         from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
@@ -144,6 +147,11 @@ class CogVideoXFamily:
             "temporal_size": frames,
             "device": transformer.device,
         }
+        if self.patch_size_t is not None and (grid[0] > trained[0] or grid[1] > trained[1]):
+            raise DwmError(
+                f"latents of {latent_width}x{latent_height}: base of family {self.name} has positions up to "
+                f"{config.sample_width}x{config.sample_height}; use a smaller profile"
+            )
         if self.patch_size_t is None:
             region = get_resize_crop_region_for_grid(grid, trained[1], trained[0])
             cosines, sines = get_3d_rotary_pos_embed(crops_coords=region, **common)
