@@ -22,9 +22,9 @@ from dwm_model.conditioning import TEXT_ONLY
 from dwm_model.denoiser import Denoiser, make_denoiser
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore, encode_frames
-from dwm_model.lora import import_adapter
 from dwm_model.prompts import embed_prompt
 from dwm_model.schedules import kept_steps
+from dwm_model.weight_files import read_weights
 from manifests.errors import DwmError
 from manifests.hashing import short_id
 from render.video import Frames
@@ -125,7 +125,7 @@ class Sampler:
             )
         autocast = torch.bfloat16 if base.dtype == torch.bfloat16 else None
         denoiser = make_denoiser(base, identity.config.conditioning, autocast)
-        import_adapter(denoiser.transformer, checkpoint_folder(run_folder, step), identity.config.lora)
+        read_weights(denoiser.transformer, identity.config, checkpoint_folder(run_folder, step))
         denoiser.transformer.eval().requires_grad_(requires_grad=False)
         return cls(
             base,
