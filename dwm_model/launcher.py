@@ -22,13 +22,16 @@ from dwm_model.ranks import LOST_RANK, MEETING_VARIABLE
 from manifests.atomic import make_folder
 from manifests.errors import DwmError
 
+REQUESTED_CONFIG_FILE = "requested_config.json"
+"""File of a run with the settings that its processes are started with."""
+
 RANK_LOGS_FOLDER = "ranks"
 """Folder of a run with what each process said: ``rank0.log``, ``rank1.log``, ..."""
 
 SECONDS_TO_NOTICE = 20.0
 """How long the others may take to notice a lost rank by themselves before they are told to stop."""
 
-SECONDS_TO_STOP = 60.0
+SECONDS_TO_STOP = 300.0
 """How long a rank may take to finish its step and write its checkpoint before it is killed."""
 
 _POLL_S = 0.05

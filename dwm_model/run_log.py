@@ -6,6 +6,7 @@ third.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,6 +18,16 @@ from manifests.atomic import explain_os_error, write_text
 LOSSES_FILE = "losses.jsonl"
 VALIDATION_FILE = "validation.jsonl"
 SPEED_FILE = "speed.jsonl"
+
+
+def last_step(path: Path) -> int:
+    """Step of the last whole line of a journal that may be growing; 0 when there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 4096))
+        whole_lines = [line for line in stream.read().split(b"\n")[:-1] if line.startswith(b"{")]
+    return int(json.loads(whole_lines[-1])["step"]) if whole_lines else 0
 
 
 class Record(BaseModel):

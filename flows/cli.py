@@ -9,9 +9,10 @@ import typer
 
 from flows.cli_data import build_app, check, explain, export_app, gc, split
 from flows.cli_generate import benchmark, generate
-from flows.cli_model import encode, metrics, train
+from flows.cli_model import encode, metrics
 from flows.cli_run import demo, doctor
 from flows.cli_support import set_up_logging
+from flows.cli_train import train
 from flows.cli_weights import import_lora
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Commands about the model: encode, train, generate, metrics, benchmark."""
+"""Commands about the model: encode and metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ import typer
 from pydantic import BaseModel, Field
 
 from flows.cli_data import DatasetArgument
-from flows.cli_support import (
-    EXIT_INTERRUPTED,
-    EXIT_PROBLEMS,
-    JsonOption,
-    one_line_errors,
-    progress,
-    report,
-    say,
-    step_progress,
-)
+from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
 
@@ -118,42 +109,3 @@ def encode(
     report(result, as_json, [*lines, f"encoded {result.clips} clips at {geometry} and {prompts} prompts"])
     if failures:
         raise typer.Exit(EXIT_PROBLEMS)
-
-
-@one_line_errors
-def train(
-    dataset: DatasetArgument,
-    base: BaseOption,
-    run: RunOption,
-    config: Annotated[Path | None, typer.Option(help="JSON file with training settings.")] = None,
-    preset: Annotated[str, typer.Option(help="Settings by name when there is no file: paper or tiny.")] = "paper",
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the settings' number.", min=1)] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Fine-tune a base model with LoRA on cached latents; an interrupted run continues from its last checkpoint.
-
-    Example: `dwm train out/dataset --base out/demo/base --run out/run --preset tiny`
-    """
-    from dwm_model.train import StopRequest
-    from dwm_model.train_config import get_preset, read_train_config
-    from dwm_model.training import train as train_model
-
-    settings = read_train_config(config) if config else get_preset(preset)
-    if steps is not None:
-        settings = settings.model_copy(update={"max_steps": steps})
-    stop = StopRequest()
-    with step_progress("train", settings.max_steps) as advance_to:
-        result = train_model(
-            Dataset.open(dataset),
-            base,
-            run,
-            settings,
-            resume=True,
-            should_stop=stop.is_asked,
-            on_step=lambda record: advance_to(record.step),
-        )
-    validation = f"validation loss {result.validation_loss_first} -> {result.validation_loss_last}"
-    report(result, as_json, [f"{run}: {result.steps} steps, {validation}"])
-    if not result.is_complete:
-        say(f"{run}: stopped at step {result.steps}; run the same command again to continue")
-        raise typer.Exit(EXIT_INTERRUPTED)
