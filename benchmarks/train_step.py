@@ -35,7 +35,7 @@ from dwm_model.training_data import Batch, TrainingBatch
 BATCH, FRAMES, HEIGHT, WIDTH = 2, 13, 64, 96
 TEXT_TOKENS = 226
 EXACT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "OMP_NUM_THREADS": "1"}
-"""Environment in which a tensor that is freed goes back to the system at once, so that resident memory is what lives."""
+"""Environment in which a tensor that is freed goes back to the system at once, so that what is resident lives."""
 
 ALONE = Ranks(rank=0, count=1, device="cpu")
 

@@ -27,11 +27,11 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 PROJECTION_FILE = "non_lora_weights.safetensors"
 """What trains whole: see `TRAINED_PREFIXES`."""
 
-_PREFIX = "transformer."
 TRAINED_PREFIXES = ("patch_embed.proj.", "patch_embedding.", "time_embedding.pose.", "control_branch.")
 """Beginnings of the names of parameters that train whole beside the adapter, where a network has them: the patch
 projection of CogVideoX and of Wan, and what `adaln` and `control_branch` add."""
 
+_PREFIX = "transformer."
 _ADAPTER_NAME = "default"
 _METADATA_KEY = "lora_adapter_metadata"
 _CONTROL_COPIES = r"control_branch\..*"
@@ -122,11 +122,35 @@ def read_settings(folder: Path) -> LoraSettings | None:
         return None
     described = {key.removeprefix(_PREFIX): value for key, value in json.loads(metadata[_METADATA_KEY]).items()}
     try:
+        modules = described["target_modules"]
         return LoraSettings(
-            rank=described["r"], alpha=described["lora_alpha"], target_modules=tuple(described["target_modules"])
+            rank=described["r"],
+            alpha=described["lora_alpha"],
+            target_modules=(modules,) if isinstance(modules, str) else tuple(modules),
         )
     except (KeyError, ValidationError) as error:
         raise DwmError(f"{folder / LORA_FILE}: its adapter metadata is incomplete; export the adapter again") from error
+
+
+def settings_from_tensors(folder: Path, alpha: float) -> LoraSettings:
+    """Settings of a LoRA file that tells nothing of itself: rank and modules from its tensors, alpha as given.
+
+    Raises:
+        DwmError: the file is missing or damaged, or its tensors are no LoRA of one rank.
+    """
+    path = folder / LORA_FILE
+    _, tensors = _read_tensors(path)
+    first = {name: tensor for name, tensor in tensors.items() if name.endswith(".lora_A.weight")}
+    ranks = {len(tensor) for tensor in first.values()}
+    if len(ranks) != 1:
+        raise DwmError(f"{path}: holds tensors of {len(ranks)} ranks; a LoRA file of diffusers has one")
+    modules = {name.removesuffix(".lora_A.weight").split(".attn")[-1].partition(".")[2] for name in first}
+    return LoraSettings(rank=ranks.pop(), alpha=alpha, target_modules=_in_usual_order(modules))
+
+
+def _in_usual_order(modules: set[str]) -> tuple[str, ...]:
+    usual = LoraSettings().target_modules
+    return tuple(sorted(modules, key=lambda name: (usual.index(name) if name in usual else len(usual), name)))
 
 
 def import_adapter(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import BaseModel as DiffusionBase
 from dwm_model.base_model import default_device, load_base
-from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps, read_identity
+from dwm_model.checkpoints import checkpoint_steps, load_weights, read_identity
 from dwm_model.condition_data import ConditionBatch, conditions_from_files
 from dwm_model.conditioning import TEXT_ONLY
 from dwm_model.denoiser import Denoiser, make_denoiser
@@ -24,7 +24,6 @@ from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore, encode_frames
 from dwm_model.prompts import embed_prompt
 from dwm_model.schedules import kept_steps
-from dwm_model.weight_files import read_weights
 from manifests.errors import DwmError
 from manifests.hashing import short_id
 from render.video import Frames
@@ -125,7 +124,7 @@ class Sampler:
             )
         autocast = torch.bfloat16 if base.dtype == torch.bfloat16 else None
         denoiser = make_denoiser(base, identity.config.conditioning, autocast)
-        read_weights(denoiser.transformer, identity.config, checkpoint_folder(run_folder, step))
+        load_weights(run_folder, step, denoiser.transformer, identity.config)
         denoiser.transformer.eval().requires_grad_(requires_grad=False)
         return cls(
             base,

@@ -76,6 +76,10 @@ def encode(
     base: BaseOption,
     profile: Annotated[str, typer.Option(help="Size and length of the clips as the model sees them.")] = "paper",
     shard_size: Annotated[int, typer.Option(help="Clips a shard.", min=1)] = 16,
+    hand_masks: Annotated[
+        bool,
+        typer.Option("--hand-masks", help="Encode silhouettes of the hands as well, for hand_mask and controlnet."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cache latents and prompt embeddings of a dataset; only what is missing is computed.
@@ -83,18 +87,24 @@ def encode(
     Example: `dwm encode out/dataset --base out/demo/base --profile mini`
     """
     from dwm_model.base_model import load_base
-    from dwm_model.latents import encode_shard, plan_encoding, record_failures
+    from dwm_model.latents import ShardKind, encode_shard, plan_encoding, record_failures
     from dwm_model.prompts import encode_prompts
     from dwm_model.train_config import profile_geometry
 
     opened, geometry, model = Dataset.open(dataset), profile_geometry(profile), load_base(base)
-    plan = plan_encoding(opened, model.description, geometry, shard_size)
+    kinds = tuple(ShardKind) if hand_masks else (ShardKind.VIDEOS,)
+    plan = [
+        (kind, chunk)
+        for kind in kinds
+        for chunk in plan_encoding(opened, model.description, geometry, shard_size, kind)
+    ]
     prompts = encode_prompts(opened, model)
-    reports = [encode_shard(opened, model, geometry, chunk) for chunk in progress(plan, "encode")]
+    reports = [encode_shard(opened, model, geometry, chunk, kind) for kind, chunk in progress(plan, "encode")]
     for shard in reports:
         record_failures(opened, shard)
     failures = {clip: reason for shard in reports for clip, reason in shard.failures.items()}
-    result = EncodeSummary(prompts=prompts, clips=sum(len(shard.encoded) for shard in reports), failures=failures)
+    clips = {clip for shard in reports for clip in shard.encoded}
+    result = EncodeSummary(prompts=prompts, clips=len(clips), failures=failures)
     lines = [f"failed  {clip}: {reason}" for clip, reason in failures.items()]
     report(result, as_json, [*lines, f"encoded {result.clips} clips at {geometry} and {prompts} prompts"])
     if failures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import sampler_steps
 from dwm_model.base_model import BaseModel, load_base
 from dwm_model.condition_data import ConditionBatch
 from dwm_model.latents import LatentStore
@@ -19,6 +22,7 @@ from dwm_model.train_config import TrainConfig
 from dwm_model.training import train
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
+from manifests.schema import Split
 from render.video import Frames
 from tests.helpers_model import GEOMETRY, frames_of
 
@@ -242,3 +246,20 @@ def test_latents_of_another_size_are_refused(sampler: Sampler, clip: ConditionBa
     assert clip.hands_bcfhw is not None
     with pytest.raises(DwmError, match=r"latents of \[1, 16, 3, 4, 5\]: the run needs \[1, 16, 3, 4, 6\]"):
         one(sampler, replace(clip, hands_bcfhw=clip.hands_bcfhw[..., :5]))
+
+
+def test_table_of_steps_has_a_row_a_number_of_steps_and_says_that_the_base_is_untrained(
+    tiny_base: Path, run_folder: Path, encoded_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(encoded_dataset_root, tmp_path / "dataset"))
+    dataset = Dataset.open(root)
+    dataset.clips.upsert([dataset.clips.get("clip3").updated(split=Split.TEST)])
+    places = ["--dataset", str(root), "--base", str(tiny_base), "--run", str(run_folder)]
+    sampler_steps.main([*places, "--steps", "2,6,4", "--json"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "untrained base: not a result"
+    figures = json.loads(lines[-1])
+    assert [row["steps"] for row in figures["rows"]] == [2, 4, 6]
+    assert figures["rows"][2]["psnr_to_longest"] is None
+    assert figures["rows"][1]["psnr_to_longest"] > figures["rows"][0]["psnr_to_longest"]
+    assert all(row["seconds"] > 0 for row in figures["rows"])
