@@ -5,8 +5,9 @@
 - weights: as stored: frozen ones as they compute (2 bytes in bfloat16), trained ones in float32.
 - gradients, moments, average: 4, 8 and (with a moving average) 4 bytes for each trained parameter.
 - shards: the number of processes with ``fsdp2``, else 1; gathered: two blocks at a time with ``fsdp2``, else 0.
-- fixed and per_clip: from the symbolic forward and backward pass of `symbolic_step` at one and at two clips. Fixed is
-  what does not grow with the batch, such as bfloat16 copies of trained weights.
+- fixed and per_clip: from the symbolic forward and backward pass of `symbolic_step` at 8 and at 16 clips. Fixed is what
+  does not grow with the batch, such as bfloat16 copies of trained weights. Gradients and activations do not have their
+  peaks at the same time; the sum is the safe side.
 - reserve: `RESERVE_GB` for the driver and its libraries, and `FRAGMENTATION` of what grows with the batch.
 
 All figures are decimal gigabytes. Nothing here needs a GPU or the base's weights; no GPU has confirmed it yet.
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dwm_model.base_model import BaseDescription, describe_base
 from dwm_model.recomputation import RecomputationPolicy
 from dwm_model.train_config import TrainConfig
+from dwm_model.trainable import transformer_blocks
 
 GPU_SIZES_GB = (24, 40, 80, 141)
 """Memory of common GPUs: RTX 4090, A100 40, A100/H100 80, H200."""
@@ -32,6 +34,9 @@ RESERVE_GB = 1.5
 
 FRAGMENTATION = 0.05
 """Share of the activations that the allocator loses between them."""
+
+_FEW = 8
+"""Clips of the smaller of two symbolic batches: so many that activations, not gradients, make the peak."""
 
 _GB = 1e9
 
@@ -153,11 +158,12 @@ def _plan_policy(
     from dwm_model.symbolic_step import measure_step
 
     bfloat16 = config.precision != "float32"
-    one, two = (
-        measure_step(description, config, batch_size=size, policy=policy, bfloat16=bfloat16).peak for size in (1, 2)
+    few, many = (
+        measure_step(description, config, batch_size=size, policy=policy, bfloat16=bfloat16).peak
+        for size in (_FEW, 2 * _FEW)
     )
-    per_clip = (two - one) * (1.0 + FRAGMENTATION)
-    fixed = max(0.0, 2 * one - two - gradients)
+    per_clip = (many - few) / _FEW * (1.0 + FRAGMENTATION)
+    fixed = max(0.0, 2 * few - many - gradients)
     left = resident + fixed + RESERVE_GB * _GB
     return PolicyPlan(
         policy=policy,
@@ -170,8 +176,7 @@ def _plan_policy(
 
 def _largest_block(transformer: Any) -> int:
     """Bytes of the largest transformer block."""
-    blocks = getattr(transformer, "transformer_blocks", None) or transformer.blocks
-    return max(_bytes(block.parameters()) for block in blocks)
+    return max(_bytes(block.parameters()) for block in transformer_blocks(transformer))
 
 
 def _bytes(tensors: Any) -> int:

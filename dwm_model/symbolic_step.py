@@ -41,7 +41,7 @@ class SymbolicBase(BaseModel):
         kind = WanTransformer3DModel if self.family.is_wan else CogVideoXTransformer3DModel
         with torch.device("meta"):
             transformer = kind.from_config(kind.load_config(str(self.path / "transformer")))
-        transformer.to(self.dtype)
+        torch.nn.Module.to(transformer, self.dtype)  # diffusers' own `to` warns of layers that it knows of none
         return transformer.eval().requires_grad_(False)
 
 
@@ -89,17 +89,17 @@ def measure_step(
     set_recomputation(denoiser.transformer, policy)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_sizes(denoiser.transformer)
-        batch = _fake_batch(description, config, denoiser, batch_size)
+        batch = fake_batch(description, config, denoiser, batch_size)
         module = LossModule(denoiser)
         weights = [*denoiser.transformer.parameters(), *denoiser.transformer.buffers()]
-        with _LiveBytes(weights) as live:
+        with LiveBytes(weights) as live:
             loss = module(batch).mean()
             kept = live.bytes
             loss.backward()
     return StepMemory(peak=live.peak, kept=kept)
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Counts the bytes of storages that operators make, from their birth to their death.
 
     Args:
@@ -150,9 +150,8 @@ def _present(tensors: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     yield from [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
 
 
-def _fake_batch(
-    description: BaseDescription, config: TrainConfig, denoiser: Denoiser, batch_size: int
-) -> TrainingBatch:
+def fake_batch(description: BaseDescription, config: TrainConfig, denoiser: Denoiser, batch_size: int) -> TrainingBatch:
+    """A batch of the sizes that a run's clips have, with whatever numbers its memory holds."""
     geometry = config.geometry
     height, width = geometry.latent_size(description)
     frames = geometry.latent_frames(description)

@@ -68,7 +68,8 @@ class TrainableNetwork:
         self._max_grad_norm = config.max_grad_norm
         set_recomputation(denoiser.transformer, config.gradient_checkpointing)
         if config.compile_blocks:
-            denoiser.transformer.compile_repeated_blocks()
+            for block in transformer_blocks(denoiser.transformer):
+                block.compile()
         self._module: Any = LossModule(denoiser)
         self._optimizer: Any = torch.optim.AdamW(
             list(trainable_parameters(denoiser.transformer).values()),
@@ -174,6 +175,11 @@ def make_trainable(denoiser: Denoiser, config: TrainConfig) -> None:
     else:
         add_lora(denoiser.transformer, config.lora, config.seed)
     denoiser.transformer.train()
+
+
+def transformer_blocks(transformer: Any) -> Any:
+    """The blocks of a CogVideoX or Wan transformer."""
+    return transformer.blocks if hasattr(transformer, "blocks") else transformer.transformer_blocks
 
 
 def uses_bfloat16(config: TrainConfig, device: str) -> bool:
