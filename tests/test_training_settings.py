@@ -151,8 +151,9 @@ def test_every_checkpointing_policy_learns_the_same(dataset: Dataset, tiny_base:
     assert found["full"] == pytest.approx(found["none"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_blocks_learn_the_same(dataset: Dataset, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With torch's compiler front end and no code generator, which would take minutes."""
+    """With the compiler front end of torch and no code generator, which would take minutes."""
     compiled: list[bool] = []
     compile_module = torch.nn.Module.compile
 
