@@ -27,10 +27,10 @@ from dwm_model.latent_shards import (
     VideoRole,
     clip_fingerprint,
     clip_fingerprints,
-    open_shard,
     read_shards,
     write_shard,
 )
+from dwm_model.mapped_shards import MappedShard
 from dwm_model.prompts import is_prompt_embedded, load_prompt_embedding
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -60,7 +60,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_MAX_OPEN_SHARDS = 64
+_MAX_MAPPED_SHARDS = 4096
 _MAX_POSES = 4096
 
 
@@ -264,7 +264,7 @@ class LatentStore:
         self._stale: set[str] = set()
         for kind in ShardKind:
             self._find(kind)
-        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(open_shard)
+        self._open = lru_cache(maxsize=_MAX_MAPPED_SHARDS)(MappedShard)
         self._poses = lru_cache(maxsize=_MAX_POSES)(self._load_poses)
 
     def _find(self, kind: ShardKind) -> None:
@@ -300,8 +300,7 @@ class LatentStore:
             DwmError: the clip is not encoded, or its videos have changed since.
         """
         static, hands = (self.moments(clip_id, role) for role in (VideoRole.STATIC, VideoRole.HANDS))
-        names = set(self._open(self._shards[VideoRole.STATIC][clip_id]).keys())
-        has_truth = f"{clip_id}.{VideoRole.INTERACTION}" in names
+        has_truth = f"{clip_id}.{VideoRole.INTERACTION}" in self._open(self._shards[VideoRole.STATIC][clip_id])
         return ClipLatents(clip_id, static, hands, self.moments(clip_id, VideoRole.INTERACTION) if has_truth else None)
 
     def moments(self, clip_id: str, role: VideoRole) -> torch.Tensor:
@@ -314,10 +313,9 @@ class LatentStore:
             raise self._missing_error(clip_id, role, "")
         shard = self._open(self._shards[role][clip_id])
         name = f"{clip_id}.{role}"
-        if name not in set(shard.keys()):
+        if name not in shard:
             raise DwmError(f"clip {clip_id}: its latents have no {role} video; run `dwm encode` again")
-        moments: torch.Tensor = shard.get_tensor(name).float()
-        return moments
+        return shard.tensor(name)
 
     def hand_poses(self, clip_id: str) -> torch.Tensor:
         """Poses of both hands over the encoded frames, float32 [T, 104] (see `hand_poses`).
