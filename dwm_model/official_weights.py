@@ -172,7 +172,7 @@ def export_merged(
     if config.mode == "lora":
         transformer.fuse_lora()
         transformer.unload_lora()
-    transformer.to(getattr(torch, dtype))
+    torch.nn.Module.to(transformer, getattr(torch, dtype))  # diffusers' own `to` warns of layers that it knows of none
     with atomic_folder(out) as temporary, safetensors_errors_as_os_errors():
         transformer.save_pretrained(temporary / "transformer")
         for part in PART_FOLDERS:
