@@ -33,7 +33,7 @@ from dwm_model.sampling import choose_checkpoint
 from dwm_model.symbolic_step import SymbolicBase
 from dwm_model.train_config import TrainConfig
 from manifests.atomic import atomic_folder, copy_file, make_folder
-from manifests.errors import DwmError
+from manifests.errors import DwmError, UsageError
 from manifests.hashing import hash_file, short_id
 
 logger = logging.getLogger(__name__)
@@ -183,6 +183,8 @@ def export_merged(
 
 
 def _settings(folder: Path, alpha: float | None) -> LoraSettings:
+    if alpha is not None and alpha <= 0:
+        raise UsageError(f"--alpha {alpha:g}: not above 0; published weights have 64")
     told = read_settings(folder)
     if told is None:
         if alpha is None:
