@@ -9,18 +9,26 @@ PROFILE ?= mini
 SETUP_INPUTS := pyproject.toml constraints.txt requirements-nodeps.txt scripts/setup.sh
 SETUP_DONE := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-fast lint bench gpu-check up clean
+BLENDER_DONE := .venv-blender.setup-done
+
+.PHONY: setup blender demo test test-fast lint bench gpu-check up clean
 
 $(SETUP_DONE): $(SETUP_INPUTS)
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
 	@touch $@
 
+$(BLENDER_DONE): requirements-blender.txt scripts/setup_blender.sh
+	@PYTHON="$(PYTHON)" bash scripts/setup_blender.sh
+	@touch $@
+
 setup: $(SETUP_DONE)
+
+blender: $(BLENDER_DONE)
 
 demo: setup
 	$(BIN)/dwm demo --out "$(OUT)" --profile "$(PROFILE)" $(if $(RAW),--raw "$(RAW)")
 
-test: setup
+test: setup blender
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-fast: setup
@@ -38,7 +46,7 @@ gpu-check: setup
 	$(BIN)/python -m benchmarks.gpu_check
 
 up: setup
-	bash scripts/up.sh
+	$(BIN)/dwm up --foreground
 
 clean:
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-blender* out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -18,6 +18,7 @@ from diffusers import AutoencoderKLCogVideoX
 from dwm_model.denoiser import Denoiser
 from dwm_model.latents import sample_posterior
 from dwm_model.lora import trainable_parameters
+from dwm_model.schedules import VelocitySchedule
 
 ROLES = ("interaction", "static", "hands")
 
@@ -65,7 +66,7 @@ class PublicTrainer:
     ) -> torch.Tensor:
         """Weighted error of the clean latents; noise [B, F, C, H, W] and timesteps [B] are drawn unless given."""
         denoiser = self.denoiser
-        scheduler = denoiser.scheduler
+        scheduler = cast(VelocitySchedule, denoiser.schedule).scheduler  # the public release knows CogVideoX only
         interaction, static, hands = (
             denoiser.latents(latents) for latents in (interaction_bcfhw, static_bcfhw, hands_bcfhw)
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dwm_model.condition_data import ConditionBatch
 from dwm_model.conditioning import Conditioning, ConditionLatents, NetworkCall, get_conditioning, known_mask_value
 from dwm_model.families import ModelFamily, RotaryEmbedding
 from dwm_model.latent_scaling import LatentScaling
-from dwm_model.schedules import NoiseSchedule, VelocitySchedule
+from dwm_model.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
     import torch
@@ -45,16 +45,6 @@ class Denoiser:
         """Where the network is."""
         device: torch.device = self.transformer.device
         return device
-
-    @property
-    def scheduler(self) -> Any:
-        """CogVideoX's own schedule."""
-        return cast(VelocitySchedule, self.schedule).scheduler
-
-    @property
-    def scaling_factor(self) -> float:
-        """CogVideoX's factor."""
-        return self.scaling.factor[0]
 
     def latents(self, latents_bcfhw: torch.Tensor) -> torch.Tensor:
         """The autoencoder's latents [B, 16, F, H, W] as the network takes them, [B, F, 16, H, W] on its device."""
@@ -144,11 +134,6 @@ def make_denoiser(
         mask_value=known_mask_value(base.description.scaling_factor),
         autocast_dtype=autocast_dtype,
     )
-
-
-def to_network_latents(latents_bcfhw: torch.Tensor, scaling_factor: float) -> torch.Tensor:
-    """Latents of the autoencoder [B, C, F, H, W] as the network takes them: scaled, [B, F, C, H, W]."""
-    return (latents_bcfhw * scaling_factor).transpose(1, 2)
 
 
 def velocity_losses(

@@ -116,18 +116,15 @@ def write_shard(
     return path
 
 
-def read_shards(
-    dataset: Dataset, base: BaseDescription, geometry: ClipGeometry, kind: ShardKind
-) -> list[tuple[Path, ShardMetadata]]:
-    """All shards of a kind with their metadata, checked against base and geometry, sorted by file name.
+def read_shards(dataset: Dataset, base: BaseDescription, geometry: ClipGeometry) -> list[tuple[Path, ShardMetadata]]:
+    """All shards with their metadata, checked against base and geometry, sorted by file name.
 
     Raises:
         DwmError: a shard is damaged, of another base or another size.
     """
     folder = _geometry_folder(dataset, base, geometry)
     paths = sorted(path for path in folder.glob("shard-*.safetensors") if not is_temporary(path))
-    read = ((path, _read_shard(path, base, geometry)) for path in paths)
-    return [(path, shard) for path, shard in read if shard.kind is kind]
+    return [(path, _read_shard(path, base, geometry)) for path in paths]
 
 
 def open_shard(path: Path) -> Any:

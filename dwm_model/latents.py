@@ -174,7 +174,7 @@ def plan_encoding(
     wanted = clip_fingerprints(dataset, kind)
     done: set[str] = set()
     failed: list[list[str]] = []
-    for _, shard in read_shards(dataset, base, geometry, kind):
+    for shard in (shard for _, shard in read_shards(dataset, base, geometry) if shard.kind is kind):
         done.update(clip for clip, fingerprint in shard.clips.items() if wanted.get(clip) == fingerprint)
         failed.append(sorted(clip for clip, fingerprint in shard.failed.items() if wanted.get(clip) == fingerprint))
     retries = sorted({tuple(clip for clip in chunk if clip not in done) for chunk in failed} - {()})
@@ -262,21 +262,16 @@ class LatentStore:
         self.geometry = geometry
         self._shards: dict[VideoRole, dict[str, Path]] = {role: {} for role in VideoRole}
         self._stale: set[str] = set()
-        for kind in ShardKind:
-            self._find(kind)
+        current = {kind: clip_fingerprints(dataset, kind) for kind in ShardKind}
+        for path, shard in read_shards(dataset, base, geometry):
+            for clip_id, fingerprint in shard.clips.items():
+                if current[shard.kind].get(clip_id) == fingerprint:
+                    for role in shard.kind.roles(ClipStatus.READY.value):
+                        self._shards[role].setdefault(clip_id, path)
+                else:
+                    self._stale.add(clip_id)
         self._open = lru_cache(maxsize=_MAX_MAPPED_SHARDS)(MappedShard)
         self._poses = lru_cache(maxsize=_MAX_POSES)(self._load_poses)
-
-    def _find(self, kind: ShardKind) -> None:
-        """Remember the shard of each clip whose latents are up to date."""
-        current = clip_fingerprints(self.dataset, kind)
-        for path, shard in read_shards(self.dataset, self.base, self.geometry, kind):
-            for clip_id, fingerprint in shard.clips.items():
-                if current.get(clip_id) != fingerprint:
-                    self._stale.add(clip_id)
-                    continue
-                for role in kind.roles(ClipStatus.READY.value):
-                    self._shards[role].setdefault(clip_id, path)
 
     def clip_ids(self) -> list[str]:
         """Clips whose latents are here and up to date, sorted."""

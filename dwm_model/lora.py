@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.errors import DwmError
 
@@ -120,15 +120,16 @@ def read_settings(folder: Path) -> LoraSettings | None:
     metadata, _ = _read_tensors(folder / LORA_FILE)
     if _METADATA_KEY not in metadata:
         return None
-    described = {key.removeprefix(_PREFIX): value for key, value in json.loads(metadata[_METADATA_KEY]).items()}
     try:
+        told = json.loads(metadata[_METADATA_KEY])
+        described = {key.removeprefix(_PREFIX): value for key, value in told.items()}
         modules = described["target_modules"]
         return LoraSettings(
             rank=described["r"],
             alpha=described["lora_alpha"],
             target_modules=(modules,) if isinstance(modules, str) else tuple(modules),
         )
-    except (KeyError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DwmError(f"{folder / LORA_FILE}: its adapter metadata is incomplete; export the adapter again") from error
 
 

@@ -121,6 +121,7 @@ class MethodSource(BaseModel):
         """
         if self.name == STATIC_COPY:
             return StaticCopy(dataset, geometry)
+        self.describe()  # refuses a run that was trained otherwise than its row says, before weights are loaded
         store = LatentStore(dataset, describe_base(self.base), geometry)
         if self.is_trained:
             sampler = Sampler.from_run(self.base, self.run, store=store, options=self.options)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dwm_model.base_model import NOTE_FILE, PART_FOLDERS, load_base
+from dwm_model.base_model import NOTE_FILE, PART_FOLDERS, describe_base, load_base
 from dwm_model.base_model import BaseModel as DiffusionBase
 from dwm_model.checkpoints import RUN_FILE, RunIdentity, checkpoint_folder, load_weights, read_identity
 from dwm_model.denoiser import make_denoiser
@@ -30,9 +30,10 @@ from dwm_model.lora import (
 )
 from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from dwm_model.sampling import choose_checkpoint
+from dwm_model.symbolic_step import SymbolicBase
 from dwm_model.train_config import TrainConfig
 from manifests.atomic import atomic_folder, copy_file, make_folder
-from manifests.errors import DwmError
+from manifests.errors import DwmError, UsageError
 from manifests.hashing import hash_file, short_id
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def import_run(
     conditioning: str = "hand_mesh",
     alpha: float | None = None,
 ) -> ImportSummary:
-    """Make a run of exchanged weights; they are loaded into the base once, to see that they fit.
+    """Make a run of exchanged weights, whose names and shapes are compared with the base's network first.
 
     Args:
         folder: folder with the two files.
@@ -79,11 +80,13 @@ def import_run(
         DwmError: a file is missing, damaged, of another family, rank or conditioning, alpha is unknown or contradicts
             the file, or the run's folder exists.
     """
+    import torch
+
     settings = _settings(folder, alpha)
-    base = load_base(base_path)
+    base = SymbolicBase(describe_base(base_path), "meta", torch.float32)
     geometry.check(base.description)
-    denoiser = make_denoiser(base, conditioning)
-    import_adapter(denoiser.transformer, folder, settings)
+    with torch.device("meta"):
+        import_adapter(make_denoiser(base, conditioning).transformer, folder, settings)
     hashes = [hash_file(folder / name) for name in (LORA_FILE, PROJECTION_FILE)]
     config = TrainConfig(geometry=geometry, conditioning=conditioning, lora=settings)
     identity = RunIdentity(
@@ -169,7 +172,7 @@ def export_merged(
     if config.mode == "lora":
         transformer.fuse_lora()
         transformer.unload_lora()
-    transformer.to(getattr(torch, dtype))
+    torch.nn.Module.to(transformer, getattr(torch, dtype))  # diffusers' own `to` warns of layers that it knows of none
     with atomic_folder(out) as temporary, safetensors_errors_as_os_errors():
         transformer.save_pretrained(temporary / "transformer")
         for part in PART_FOLDERS:
@@ -180,6 +183,8 @@ def export_merged(
 
 
 def _settings(folder: Path, alpha: float | None) -> LoraSettings:
+    if alpha is not None and alpha <= 0:
+        raise UsageError(f"--alpha {alpha:g}: not above 0; published weights have 64")
     told = read_settings(folder)
     if told is None:
         if alpha is None:

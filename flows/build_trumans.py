@@ -11,7 +11,7 @@ from manifests.profiles import get_profile
 from manifests.schema import Source
 from sources.trumans_build import BuildReport, TrumansSettings, plan_build
 from tasks.artifacts import show_table
-from tasks.trumans import record_skipped_motions, render_trumans_chunk, show_recording_sheets
+from tasks.trumans import export_blend_scenes, record_skipped_motions, render_trumans_chunk, show_recording_sheets
 
 
 class BuildTrumansParameters(BaseModel):
@@ -27,6 +27,12 @@ class BuildTrumansParameters(BaseModel):
     limit: int | None = Field(default=None, description="At most this many clips.", gt=0)
     only: str | None = Field(default=None, description="Only recordings or scenes whose name matches this pattern.")
     scene_mesh: Path | None = Field(default=None, description="Mesh of the scene where the folder names none.")
+    export_blend: bool = Field(
+        default=False, description="First export Recordings_blend/*.blend, with textures and true object poses."
+    )
+    exported: Path | None = Field(
+        default=None, description="Where `export_blend` writes; beside the dataset when absent."
+    )
     workers: int = Field(default=1, description="Processes that draw; 1 draws in the flow's own process.", gt=0)
 
     def settings(self) -> TrumansSettings:
@@ -36,9 +42,12 @@ class BuildTrumansParameters(BaseModel):
 
 @flow(name="build-trumans")
 def build_trumans(parameters: BuildTrumansParameters) -> BuildReport:
-    """Discover and plan, draw chunk by chunk, check, write rows, show what failed and what clips look like."""
+    """Export, if asked; plan; draw, check and write chunk by chunk; show what failed and what clips look like."""
+    raw = parameters.raw
+    if parameters.export_blend:
+        raw = export_blend_scenes(raw, parameters.exported, parameters.dataset, parameters.only)
     plan = plan_build(
-        parameters.raw,
+        raw,
         parameters.settings(),
         scene_mesh=parameters.scene_mesh,
         limit=parameters.limit,

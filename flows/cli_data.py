@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report
+from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report, say
 from manifests.check import Problem, check_manifest
 from manifests.dataset import Dataset
 from manifests.explain import explain_clip
@@ -91,12 +91,24 @@ def build_trumans(
     msaa: Annotated[int, typer.Option(help="Samples a pixel: 0 or 4.")] = 4,
     shadows: Annotated[bool, typer.Option(help="The sun casts shadows.")] = True,
     actor_shadows: Annotated[bool, typer.Option(help="The actor casts one too.")] = True,
+    export_blend: Annotated[
+        bool,
+        typer.Option(
+            "--export-blend", help="First export Recordings_blend/*.blend with textures and true object poses."
+        ),
+    ] = False,
+    exported: Annotated[
+        Path | None, typer.Option(help="Where --export-blend writes; beside the dataset when absent.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw TRUMANS recordings as aligned triplets with camera, masks, depth and hand motion.
 
     Example: `dwm build trumans --raw trumans --dataset out/dataset --profile paper --plan`
     """
+    is_exported = True
+    if export_blend:
+        raw, is_exported = _export_blends(raw, exported, dataset, only)
     from sources.trumans_build import build_trumans as build
     from sources.trumans_build import plan_build, settings_from
 
@@ -109,8 +121,19 @@ def build_trumans(
         return
     result = build(dataset, build_plan, workers=workers, watch=lambda chunks: progress(chunks, "render"))
     report(result, as_json, result.lines())
-    if result.has_problems:
+    if result.has_problems or not is_exported:
         raise typer.Exit(EXIT_PROBLEMS)
+
+
+def _export_blends(raw: Path, exported: Path | None, dataset: Path, only: str | None) -> tuple[Path, bool]:
+    """Export the scenes of a release: the folder that holds them, and whether all could be."""
+    from sources.trumans_blend import default_export_folder, export_blends
+
+    folder = exported or default_export_folder(raw, dataset)
+    result = export_blends(raw, folder, only=only, watch=lambda blends: progress(blends, "export"))
+    for line in result.lines():
+        say(line)
+    return folder, not result.failures
 
 
 @one_line_errors

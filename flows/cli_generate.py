@@ -54,8 +54,7 @@ def benchmark(
 
     Example: `dwm benchmark out/dataset --base out/demo/base --run out/run --out out/benchmark --seeds 3`
     """
-    from dwm_model.benchmark import run_benchmark
-    from dwm_model.results import benchmark_geometry
+    from dwm_model.benchmark import run_sources
     from dwm_model.sampling import SamplerOptions
     from dwm_model.tables import markdown_report
     from flows.benchmark import BenchmarkParameters
@@ -78,8 +77,7 @@ def benchmark(
     )
     opened, sources = Dataset.open(dataset), parameters.sources()
     frozen = freeze(opened, name, Split.TEST, parameters.settings())
-    loaded = [source.load(opened, benchmark_geometry(frozen)) for source in sources]
-    result = run_benchmark(opened, frozen, loaded, parameters.metric_options(), out)
+    result = run_sources(opened, frozen, sources, parameters.metric_options(), out)
     report(result, as_json, [markdown_report(result), f"page: {out / 'index.html'}"])
     failed = sum(method.failed for method in result.methods)
     if failed:
@@ -145,7 +143,7 @@ def generate(
     elif static is not None and (hands is not None or hand_motion is not None or no_hands):
         result = _generate_for_videos(source, OwnVideos(static, hands, hand_motion, prompt), chosen_seeds, out)
     else:
-        raise UsageError("dwm generate: give a DATASET, or --static with --hands (or --no-hands)")
+        raise UsageError("dwm generate: give a DATASET, or both --static and --hands (or --no-hands)")
     lines = [str(path) for path in result.videos]
     report(result, as_json, [*lines, f"{result.generated} generated, {result.skipped} there already"])
     if result.failed:
@@ -215,8 +213,9 @@ def _generate_for_videos(source: MethodSource, own: OwnVideos, seeds: tuple[int,
 
     sampler = Sampler.from_run(source.base, source.run, options=source.options)
     size = sampler.geometry.model_dump()
+    static = read_clip_video(own.static, **size)
     hands = None if own.hands is None else read_clip_video(own.hands, **size)
-    conditions = sampler.encode_conditions(read_clip_video(own.static, **size), hands, own.hand_motion)
+    conditions = sampler.encode_conditions(static, hands, own.hand_motion)
     key = "".join(hash_file(path) for path in (own.static, own.hands, own.hand_motion) if path is not None)
     paths = [out] if len(seeds) == 1 else [out.with_stem(f"{out.stem}-{seed}") for seed in seeds]
     with step_progress("generate", len(seeds) * sampler.num_steps(source.sampler)) as advance_to:

@@ -13,7 +13,7 @@ from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progre
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
 
-BaseOption = Annotated[Path, typer.Option(help="Base model folder in the diffusers layout.")]
+BaseOption = Annotated[Path, typer.Option(help="Base model: a folder in the diffusers layout, or a hub id.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the training run.")]
 
 

@@ -179,6 +179,9 @@ class Clip(Row):
     camera_motion_px: float | None = Field(
         default=None, description="Mean background motion between neighbouring frames, pixels."
     )
+    moved_objects: tuple[str, ...] = Field(
+        default=(), description="Names of the objects that move in the clip; empty when none does or it is unknown."
+    )
     background_psnr_db: float | None = Field(
         default=None, description="PSNR of static against interaction outside the interaction region, dB."
     )

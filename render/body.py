@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from manifests.errors import DwmError
 from render.arrays import Array, read_npz
+from render.hand_part import HandPart, Ints, cut_hand
 from render.rotations import Floats, matrix_from_axis_angle
 
 DEFAULT_BODY_PATH = Path(__file__).parent / "assets" / "body" / "SMPLX_NEUTRAL.npz"
@@ -29,10 +30,7 @@ SMPLX_VERTICES = 10475
 _SMPLX_PELVIS = np.array([0.0031, -0.3514, 0.0120])
 """Rest pelvis of the neutral SMPL-X body, metres."""
 _SHAPE_COMPONENTS = 300
-_HAND_WEIGHT = 0.5
 _REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-
-Ints = npt.NDArray[np.int64]
 
 
 class Joint(IntEnum):
@@ -95,29 +93,6 @@ class SkinnedBody:
     vertices: npt.NDArray[np.float32]
     joints: Floats
     joint_rotations: Floats
-
-
-@dataclass(frozen=True)
-class HandPart:
-    """One hand of a body: a closed mesh over some of its vertices and one more that caps the wrist.
-
-    Attributes:
-        vertex_ids: [H] ids of the body's vertices, in rising order.
-        cap_ids: [C] the vertices of the open rim, as positions in ``vertex_ids``.
-        faces: [F,3] positions in the array that `vertices` returns; the last vertex is the cap's centre.
-        body_face_mask: [body faces] True where a face of the body belongs to the hand.
-    """
-
-    vertex_ids: Ints
-    cap_ids: Ints
-    faces: Ints
-    body_face_mask: npt.NDArray[np.bool_]
-
-    def vertices(self, body_vertices: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Vertices [...,H+1,3] of the hand, from the body's [...,V,3]."""
-        hand = body_vertices[..., self.vertex_ids, :]
-        centre = hand[..., self.cap_ids, :].mean(axis=-2, keepdims=True, dtype=np.float64)
-        return np.concatenate([hand, centre.astype(np.float32)], axis=-2)
 
 
 @dataclass(frozen=True)
@@ -213,23 +188,23 @@ class BodyModel:
 
     @cached_property
     def hands(self) -> tuple[HandPart, HandPart]:
-        """Left and right hand: the faces whose vertices are skinned mostly to the wrist and finger joints."""
+        """Left and right hand: what is skinned mostly to the wrist and finger joints, cut cleanly at the wrist."""
         return (
-            self._cut_hand(Joint.LEFT_WRIST, Joint.LEFT_FINGERS),
-            self._cut_hand(Joint.RIGHT_WRIST, Joint.RIGHT_FINGERS),
+            self._cut_hand(Joint.LEFT_ELBOW, Joint.LEFT_WRIST, Joint.LEFT_FINGERS),
+            self._cut_hand(Joint.RIGHT_ELBOW, Joint.RIGHT_WRIST, Joint.RIGHT_FINGERS),
         )
 
-    def _cut_hand(self, wrist: Joint, first_finger: Joint) -> HandPart:
-        columns = [int(wrist), *range(first_finger, first_finger + FINGER_JOINTS)]
-        in_hand = self.weights[:, columns].sum(axis=1) > _HAND_WEIGHT
-        face_mask = in_hand[self.faces].all(axis=1)
-        hand_faces = self.faces[face_mask]
-        vertex_ids = np.unique(hand_faces)
-        faces = np.searchsorted(vertex_ids, hand_faces)
-        rim = _open_edges(faces)
-        centre = np.full((len(rim), 1), len(vertex_ids))
-        cap = np.concatenate([rim[:, ::-1], centre], axis=1)
-        return HandPart(vertex_ids, np.unique(rim), np.concatenate([faces, cap]), face_mask)
+    def _cut_hand(self, elbow: Joint, wrist: Joint, first_finger: Joint) -> HandPart:
+        fingers = range(first_finger, first_finger + FINGER_JOINTS)
+        joints = self.rest()[1]
+        return cut_hand(
+            self.name,
+            self.template,
+            self.faces,
+            hand_weights=self.weights[:, [int(wrist), *fingers]].sum(axis=1),
+            arm_weights=self.weights[:, elbow],
+            forearm=(joints[elbow], joints[wrist]),
+        )
 
     def _with_hand_means(self, pose: Floats) -> Floats:
         result = pose.copy()
@@ -313,11 +288,3 @@ def _displacement(directions: Floats, coefficients: npt.ArrayLike, what: str) ->
         return 0.0
     result: Floats = directions[..., :count] @ values[:count]
     return result
-
-
-def _open_edges(faces: Ints) -> Ints:
-    """Directed edges [E,2] that only one face has: the rim of an open mesh."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    _, first, counts = np.unique(np.sort(edges, axis=1), axis=0, return_index=True, return_counts=True)
-    rim: Ints = edges[np.sort(first[counts == 1])]
-    return rim

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pyrender
 
 from manifests.schema import MaskId
-from render.body import HandPart
 from render.gl_draw import DrawItem, make_texture
+from render.hand_part import HandPart
 from render.scene import Actor, FloatArray, NormalCalculator, SceneObject, Surface, plain_surface
 
 
@@ -52,14 +54,10 @@ class UploadedObjects:
 
 @dataclass(frozen=True)
 class _ActorPart:
-    """A part of the actor's mesh: the body without hands (``hand`` None) or one closed hand."""
+    """A part of the actor's mesh, and how its values [v,3] come from the body's [V,3]."""
 
     item: DrawItem
-    hand: HandPart | None
-
-    def gather(self, values: FloatArray) -> FloatArray:
-        """The part's values [v,3] from the body's [V,3]."""
-        return values if self.hand is None else self.hand.vertices(values)
+    gather: Callable[[FloatArray], FloatArray]
 
 
 class UploadedActor:
@@ -73,18 +71,29 @@ class UploadedActor:
         self._model = actor
         self._texture = make_texture(None)
         self._normals = NormalCalculator(actor.faces, actor.vertices.shape[1])
-        in_hand = actor.hands[0].body_face_mask | actor.hands[1].body_face_mask
-        body = plain_surface(actor.vertices[0], actor.faces[~(actor.hidden_faces | in_hand)], actor.colours)
-        head = actor.faces[actor.hidden_faces & ~in_hand]
-        self._parts = [
-            _ActorPart(DrawItem(body, self._texture, category=MaskId.ACTOR, hidden_faces=head), None),
-            *(self._hand(actor, hand) for hand in actor.hands),
-        ]
+        self._parts = [self._body(actor), *(self._hand(actor, hand) for hand in actor.hands)]
         self.items = [part.item for part in self._parts]
+
+    def _body(self, actor: Actor) -> _ActorPart:
+        """The body without its hands, up to their rims; the hidden head apart."""
+        left, right = actor.hands
+
+        def gather(values: FloatArray) -> FloatArray:
+            return np.concatenate([values, left.rim(values), right.rim(values)])
+
+        in_hand = left.body_face_mask | right.body_face_mask
+        after_left = np.where(right.arm_faces < len(actor.colours), 0, len(left.rim_edges))
+        pieces = np.concatenate([left.arm_faces, right.arm_faces + after_left])
+        owners = np.concatenate([left.arm_face_owners, right.arm_face_owners])
+        shown = actor.faces[~(actor.hidden_faces | in_hand)]
+        faces = np.concatenate([shown, pieces[~actor.hidden_faces[owners]]])
+        surface = plain_surface(gather(actor.vertices[0]), faces, gather(actor.colours))
+        head = actor.faces[actor.hidden_faces & ~in_hand]
+        return _ActorPart(DrawItem(surface, self._texture, category=MaskId.ACTOR, hidden_faces=head), gather)
 
     def _hand(self, actor: Actor, hand: HandPart) -> _ActorPart:
         surface = plain_surface(hand.vertices(actor.vertices[0]), hand.faces, hand.vertices(actor.colours))
-        return _ActorPart(DrawItem(surface, self._texture, category=MaskId.HANDS), hand)
+        return _ActorPart(DrawItem(surface, self._texture, category=MaskId.HANDS), hand.vertices)
 
     def is_for(self, actor: Actor) -> bool:
         """Whether another clip's actor has the same meshes and colours, so that only its vertices differ."""

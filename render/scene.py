@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from render.body import HandPart
+from render.hand_part import HandPart
 from render.rotations import Floats, normalised
 
 FloatArray = npt.NDArray[np.float32]

@@ -149,6 +149,7 @@ class TrumansRecording:
         body: the actor's motion; its length is the recording's.
         objects: objects with a track, by name; tracks are as long as the motion.
         scene_meshes: GLB or OBJ files of what never moves.
+        lights: the scene's lights (JSON); None for sunlight.
         actions: annotated actions by start.
         bad_frames: source frames that the dataset marks as erroneous.
         form: layout that it was read from.
@@ -169,6 +170,7 @@ class TrumansRecording:
     notes: tuple[str, ...] = ()
     faults: tuple[FrameFault, ...] = ()
     fps: float = SOURCE_FPS
+    lights: Path | None = None
 
     @property
     def num_frames(self) -> int:

@@ -211,7 +211,7 @@ class _ChunkBuilder:
     def _studio_for(self, recording: TrumansRecording) -> Studio:
         if self._studio is None:
             body = load_body(self._settings.body)
-            library = SceneLibrary(recording.scene_meshes)
+            library = SceneLibrary(recording.scene_meshes, recording.lights)
             renderer = self._settings.open_renderer()
             self._studio = Studio(renderer, body, Dress.of(body), library, self._settings)
         return self._studio

@@ -179,8 +179,6 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
     moving, tracks = _tracks(studio, recording, window)
     seen = (unused_betas_note(studio.body, recording), ground_flag(studio.body, skinned))
     flags = [*recording.notes, *(flag for flag in seen if flag)]
-    if moving:
-        flags.append("moved_objects: " + ", ".join(each.name for each in moving))
     flags += object_flags(moving, skinned, studio.library.scene)
 
     folder = dataset.clip_folder(settings.source, row.clip_id)
@@ -188,7 +186,7 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
     paths |= {f"{role}_path": folder / stored_name(role) for role in ("camera", "masks", "depth", "hand_motion")}
     flags += _write_views(studio, tracks, studio.dress.actor(studio.body, skinned), cameras, paths)
     _write_hands(studio, hand_motion_from_body(studio.body, skinned, cameras), cameras, paths)
-    measures = measure_triplet(paths["interaction_path"], paths["static_path"], paths["hands_path"])
+    measures = measure_triplet(*(paths[f"{role}_path"] for role in ("interaction", "static", "hands", "masks")))
     prompt = describe_clip(recording, window)
     return row.updated(
         **{column: dataset.relative(path) for column, path in paths.items()},
@@ -207,6 +205,7 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
         background_psnr_db=measures.background_psnr_db,
         time_offset_frames=measures.time_offset_frames,
         object_motion_m=round(max((path_length_m(each) for each in moving), default=0.0), 6),
+        moved_objects=tuple(each.name for each in moving),
         flags=(*flags, *measures.flags),
         status=ClipStatus.READY,
         reason=None,

@@ -26,10 +26,13 @@ SCENES_FOLDER = "scenes"
 RECORDINGS_FOLDER = "recordings"
 BACKGROUND_FILE = "background.glb"
 OBJECTS_FOLDER = "objects"
+LIGHTS_FILE = "lights.json"
 RECORDING_FILE = "recording.json"
 MOTION_FILE = "motion.pkl"
 OBJECTS_FILE = "objects.npz"
 ACTIONS_FILE = "actions.txt"
+EXPORT_FILE = "export.json"
+"""In a scene's folder that came from a Blender file, written last: what it was exported from."""
 MATRIX_PREFIX = "matrix_world/"
 
 _REMEDY = "export the recording again"
@@ -67,8 +70,11 @@ class ExportedTrumans(TrumansRaw):
         return entries
 
     def skipped(self) -> list[SkippedRecording]:
-        """Nothing: an export holds only what was asked for."""
-        return []
+        """Recordings of Blender files that could not be exported, with the reasons."""
+        reasons: dict[str, str] = {}
+        for path in sorted((self.root / SCENES_FOLDER).glob(f"*/{EXPORT_FILE}")):
+            reasons |= _read_export(path).skipped
+        return [SkippedRecording(name, reason) for name, reason in sorted(reasons.items())]
 
     def load(self, recording_id: str) -> TrumansRecording:
         """Read one recording whole.
@@ -92,6 +98,9 @@ class ExportedTrumans(TrumansRaw):
             raise DwmError(f"{background}: no such file, scene of recording {recording_id}; export the scene again")
         tracks, track_notes = _read_tracks(folder / OBJECTS_FILE, scene / OBJECTS_FOLDER, body.num_frames)
         files = {"recording": folder / RECORDING_FILE, "motion": folder / MOTION_FILE, "scene": background}
+        lights = scene / LIGHTS_FILE if (scene / LIGHTS_FILE).is_file() else None
+        if lights is not None:
+            files["lights"] = lights
         actions_path = folder / ACTIONS_FILE
         actions, action_notes = read_actions(actions_path, body.num_frames) if actions_path.is_file() else ((), [])
         if actions_path.is_file():
@@ -107,6 +116,7 @@ class ExportedTrumans(TrumansRaw):
             body=body,
             objects=tuple(track.tracked for track in tracks),
             scene_meshes=(background,),
+            lights=lights,
             actions=actions,
             bad_frames=frozenset(info.bad_frames),
             form="exported",
@@ -117,6 +127,21 @@ class ExportedTrumans(TrumansRaw):
                 *(fault for track in tracks for fault in track.faults),
             ),
         )
+
+
+class ExportInfo(BaseModel):
+    """What is read of a scene's ``export.json``; further fields are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    skipped: dict[str, str] = Field(default_factory=dict, description="Recordings left out, with the reason.")
+
+
+def _read_export(path: Path) -> ExportInfo:
+    try:
+        return ExportInfo.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DwmError(f"{path}: is no list of what was exported; {_REMEDY}") from error
 
 
 def _read_info(path: Path) -> RecordingInfo:

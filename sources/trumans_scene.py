@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from manifests.errors import DwmError
 from render.body import BodyModel, BodyMotion, Joint, SkinnedBody
@@ -35,11 +36,12 @@ class SceneLibrary:
     """Meshes of one scene, loaded once: the same objects for every clip, so that they stay uploaded."""
 
     scene_meshes: tuple[Path, ...]
+    lights: Path | None = None
     scene: Scene = field(init=False)
     _objects: dict[tuple[str, Path], SceneObject] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.scene = load_scene(self.scene_meshes)
+        self.scene = load_scene(self.scene_meshes, self.lights)
 
     def rigid_object(self, name: str, path: Path) -> SceneObject:
         """An object's rest geometry.
@@ -53,11 +55,11 @@ class SceneLibrary:
         return self._objects[key]
 
 
-def load_scene(meshes: tuple[Path, ...]) -> Scene:
-    """A room from its mesh files, lit by the sun and the sky.
+def load_scene(meshes: tuple[Path, ...], lights: Path | None = None) -> Scene:
+    """A room from its mesh files, with the lights of a file, else lit by the sun and the sky.
 
     Raises:
-        DwmError: no file is given, or one is missing or broken.
+        DwmError: no mesh is given, or a file is missing or broken.
     """
     if not meshes:
         raise DwmError("scene: has no mesh; export the scene or give its mesh")
@@ -70,7 +72,25 @@ def load_scene(meshes: tuple[Path, ...]) -> Scene:
             low, high = np.minimum(low, world.min(axis=0)), np.maximum(high, world.max(axis=0))
             casts = bool(world[:, 1].max() <= _CEILING_M)
             objects.append(SceneObject(item.name, item.surfaces, item.pose, casts_shadow=casts))
-    return Scene(tuple(objects), sunlight(low, high), BACKGROUND)
+    return Scene(tuple(objects), sunlight(low, high) if lights is None else read_lights(lights), BACKGROUND)
+
+
+def read_lights(path: Path) -> Lighting:
+    """The lights of a scene: `render.scene.Lighting` as JSON, colours linear, metres, y up.
+
+    Raises:
+        DwmError: the file is missing, or is something else.
+    """
+    try:
+        return TypeAdapter(Lighting).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DwmError(f"{path}: could not be read ({error.strerror}); export the scene again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise DwmError(
+            f"{path}: {where}: {first['msg'].lower()}; correct it, or remove the file for sunlight"
+        ) from error
 
 
 def sunlight(low: Floats, high: Floats) -> Lighting:

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from manifests.dataset import Dataset
+from sources.trumans_blend import default_export_folder, export_blends
 from sources.trumans_build import BuildPlan, BuildReport, Chunk, build_chunk, build_chunk_in_worker, record_skipped
 from sources.trumans_sheet import write_recording_sheets
 from tasks.artifacts import show_image
@@ -14,6 +15,16 @@ from tasks.retrying import is_worth_retrying
 
 MAX_SHEETS_IN_UI = 24
 """Contact sheets that become artifacts; all of them lie beside the manifest."""
+
+
+@task(name="export-blend-scenes")
+def export_blend_scenes(raw: Path, exported: Path | None, dataset: Path, only: str | None) -> Path:
+    """Export the Blender files of a release that have not been; returns the folder that holds the exported form."""
+    report = export_blends(raw, exported or default_export_folder(raw, dataset), only=only)
+    log = get_run_logger()
+    for line in report.lines():
+        log.info(line)
+    return report.folder
 
 
 @task(name="render-trumans-chunk", retries=1, retry_condition_fn=is_worth_retrying)

@@ -1,12 +1,16 @@
 """The skinned body equals the reference implementation, and its hands are closed meshes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from manifests.errors import DwmError
-from render.body import DEFAULT_BODY_PATH, FINGER_JOINTS, NUM_JOINTS, BodyMotion, Joint, load_body
+from render.body import DEFAULT_BODY_PATH, FINGER_JOINTS, NUM_JOINTS, BodyModel, BodyMotion, Joint, load_body
+from render.hand_part import HandPart
 
 
 def random_motion(frames: int = 2, seed: int = 0, flat_hand_mean: bool = True) -> BodyMotion:
@@ -109,19 +113,101 @@ def test_curling_a_finger_moves_only_its_hand() -> None:
     assert moved[np.setdiff1d(np.arange(len(moved)), left.vertex_ids)].max() < 0.005
 
 
-def test_hands_are_closed_outward_meshes_without_the_forearm() -> None:
+def components(faces: np.ndarray) -> int:
+    """Number of pieces that the edges of faces [F,3] hold together."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    used, numbers = np.unique(edges, return_inverse=True)
+    first, second = numbers.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(used), len(used)))
+    return int(connected_components(graph, directed=False)[0])
+
+
+def volume_of(vertices: np.ndarray, faces: np.ndarray) -> float:
+    corners = vertices[faces].astype(np.float64)
+    return float(np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6)
+
+
+@pytest.fixture(scope="module", params=["shipped", "tilted_arms"])
+def cut_body(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BodyModel:
+    """The shipped body, and one whose arms hang at a slant: planes across its forearms pass through its legs."""
+    if request.param == "shipped":
+        return load_body()
     body = load_body()
-    rest_joints = body.rest()[1]
-    for side, wrist in zip(body.hands, (Joint.LEFT_WRIST, Joint.RIGHT_WRIST), strict=True):
-        vertices = side.vertices(body.template.astype(np.float32))
-        assert side.faces.max() == len(vertices) - 1
-        edges = np.sort(side.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-        assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
-        corners = vertices[side.faces]
-        volume = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
-        assert 1e-4 < volume < 1e-3
-        assert np.abs(vertices[:, 0]).min() > abs(rest_joints[wrist, 0]) - 0.02
-        assert side.body_face_mask.sum() + len(side.cap_ids) == len(side.faces)
+    pose = np.zeros((1, NUM_JOINTS, 3))
+    pose[0, [Joint.LEFT_SHOULDER, Joint.RIGHT_SHOULDER], 2] = (-0.9, 0.9)
+    slanted = body.skin(BodyMotion(pose, np.zeros((1, 3)), np.zeros(0), np.zeros(0)))
+    return replace(body, template=slanted.vertices[0].astype(np.float64))
+
+
+def test_hands_are_closed_outward_meshes_in_one_piece(cut_body: BodyModel) -> None:
+    volumes = []
+    for side in cut_body.hands:
+        vertices = side.vertices(cut_body.template.astype(np.float32))
+        assert (np.unique(side.faces) == np.arange(len(vertices))).all()
+        directed = side.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+        assert len(np.unique(directed, axis=0)) == len(
+            directed
+        )  # each edge once in each direction: closed, one winding
+        assert (np.unique(np.sort(directed, axis=1), axis=0, return_counts=True)[1] == 2).all()
+        assert components(side.faces) == 1
+        volumes.append(volume_of(vertices, side.faces))
+        assert 1e-4 < volumes[-1] < 1e-3
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.01)  # mirror images
+
+
+def test_hands_end_at_a_plane_across_the_forearm_where_the_skin_is_half_theirs(cut_body: BodyModel) -> None:
+    joints = cut_body.rest()[1]
+    template = cut_body.template.astype(np.float32)
+    for side, elbow, wrist, fingers in zip(cut_body.hands, (18, 19), (20, 21), (25, 40), strict=True):
+        axis = (joints[wrist] - joints[elbow]) / np.linalg.norm(joints[wrist] - joints[elbow])
+        rim = (side.rim(template) - joints[wrist]) @ axis
+        assert np.ptp(rim) < 1e-5  # flat, and perpendicular to the forearm
+        assert abs(rim.mean()) < 0.02
+        inside = (cut_body.template[side.vertex_ids] - joints[wrist]) @ axis
+        assert inside.min() >= rim.mean() - 1e-5
+        weights = cut_body.weights[:, [wrist, *range(fingers, fingers + FINGER_JOINTS)]].sum(axis=1)
+        ends = weights[side.rim_edges]
+        on_rim = ends[:, 0] * (1 - side.rim_shares) + ends[:, 1] * side.rim_shares
+        assert on_rim.mean() == pytest.approx(0.5, abs=0.1)
+        by_weight = np.flatnonzero(weights > 0.5)
+        differing = np.setxor1d(by_weight, side.vertex_ids)
+        assert len(differing) < 0.02 * len(by_weight)
+        assert np.abs((cut_body.template[differing] - joints[wrist]) @ axis).max() < 0.02
+
+
+def test_arm_and_hand_meet_at_the_rim_however_the_wrist_bends() -> None:
+    body = load_body()
+    pose = np.zeros((2, NUM_JOINTS, 3))
+    pose[1, Joint.LEFT_WRIST], pose[1, Joint.RIGHT_WRIST] = (0.4, 0.5, -1.0), (0.8, 0.0, 0.9)
+    skinned = body.skin(BodyMotion(pose, np.zeros((2, 3)), np.zeros(0), np.zeros(0))).vertices
+    for side in body.hands:
+        np.testing.assert_array_equal(side.vertices(skinned)[:, : len(side.vertex_ids)], skinned[:, side.vertex_ids])
+        whole = np.concatenate([skinned, side.rim(skinned)], axis=1)
+        cut = body.faces[side.body_face_mask]
+        for frame in range(2):
+            parts = volume_of(side.vertices(skinned)[frame], side.faces) + volume_of(whole[frame], side.arm_faces)
+            cap = side.faces[(side.faces == side.faces.max()).any(axis=1)]
+            parts -= volume_of(side.vertices(skinned)[frame], cap)
+            assert parts == pytest.approx(volume_of(skinned[frame], cut), abs=1e-9)
+        assert not open_edges_differ(side, len(body.template))
+
+
+def open_edges_differ(side: HandPart, num_vertices: int) -> bool:
+    """Whether the rim of the hand is another loop than that of the arm's pieces."""
+    first_rim = len(side.vertex_ids)
+    cap = side.faces[(side.faces == side.faces.max()).any(axis=1)][:, :2] - first_rim
+    rim = np.sort(cap, axis=1)
+    arm = side.arm_faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2) - num_vertices
+    own = np.sort(arm[(arm >= 0).all(axis=1)], axis=1)
+    edges, counts = np.unique(own, axis=0, return_counts=True)
+    return not np.array_equal(np.unique(rim, axis=0), edges[counts == 1])
+
+
+def test_weights_that_tell_no_hand_from_its_arm_are_refused_by_name() -> None:
+    body = load_body()
+    stiff = replace(body, name="stiff.npz", weights=np.eye(1, NUM_JOINTS, dtype=np.float32).repeat(13718, axis=0))
+    with pytest.raises(DwmError, match=r"stiff\.npz: no skinning weights pass from forearm to hand"):
+        _ = stiff.hands
 
 
 def test_betas_that_the_file_lacks_are_refused_by_name() -> None:

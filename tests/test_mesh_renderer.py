@@ -277,6 +277,35 @@ def test_hand_video_silhouette_is_the_projected_hand_mesh(renderer: MeshRenderer
     assert (clip.hand_pixels > 0).all()
 
 
+def test_bent_hands_and_arms_leave_no_gap_at_the_wrist_and_mask_agrees_with_hand_video(renderer: MeshRenderer) -> None:
+    body = load_body()
+    pose = np.zeros((2, 55, 3))
+    pose[1, Joint.LEFT_WRIST, 2] = -1.0
+    skinned = body.skin(BodyMotion(pose, np.zeros((2, 3)), np.zeros(0), np.zeros(0)))
+    wrist = skinned.joints[:, Joint.LEFT_WRIST]
+    poses = np.stack([look_at(place + np.array([0.0, 0.3, 0.12]), place) for place in wrist])
+    cameras = CameraPath(intrinsics_from_fov(WIDTH, HEIGHT, 50.0), poses)
+    colours = np.full(body.template.shape, 0.4, np.float32)
+    actor = Actor(skinned.vertices, body.faces, colours, body.hands, np.zeros(len(body.faces), np.bool_))
+    hands = hand_motion_from_body(body, skinned, cameras)
+    images = renderer.render_clip(Scene((), LIGHTING), [], actor, hands, cameras)
+    for frame in range(2):
+        in_video, ids = images.hands[frame].any(axis=-1), images.ids[frame]
+        in_mask, on_arm = ids == MaskId.HANDS, ids == MaskId.ACTOR
+        assert in_mask.sum() > 100
+        assert on_arm.sum() > 100
+        assert not (in_mask & ~in_video).any()
+        assert not (in_video & ~in_mask & ~on_arm).any()  # only the own arm hides a part of the hand
+        near_wrist = grown(in_mask) & grown(on_arm)
+        filled = cv2.morphologyEx((in_mask | on_arm).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        assert ((in_mask | on_arm) | ~filled.astype(np.bool_) | ~near_wrist).all()
+
+
+def grown(mask: np.ndarray) -> np.ndarray:
+    """A mask and the pixels around it."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+
+
 def test_hands_have_their_colours_and_ignore_the_scene(renderer: MeshRenderer) -> None:
     cameras = moving_camera(1)
     actor, hands = reaching_actor(cameras)

@@ -90,6 +90,15 @@ def test_alpha_is_never_assumed_nor_contradicted(published: Path, tiny_base: Pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("told", ["{", "[]", "{}", '{"transformer.r": 0, "transformer.lora_alpha": 1}'])
+def test_metadata_that_tells_nonsense_is_one_line(published: Path, tiny_base: Path, tmp_path: Path, told: str) -> None:
+    save_file(load_file(published / LORA_FILE), published / LORA_FILE, {"lora_adapter_metadata": told})
+    with pytest.raises(DwmError, match="its adapter metadata is incomplete"):
+        import_run(published, tiny_base, tmp_path / "run", GEOMETRY)
+    with pytest.raises(DwmError, match=r"--alpha 0: not above 0"):
+        import_run(published, tiny_base, tmp_path / "run", GEOMETRY, alpha=0)
+
+
 @dataclass(frozen=True)
 class Wrong:
     """What is done to published weights, and what is said of them."""

@@ -164,13 +164,13 @@ def test_nothing_jumps(recordings: list[SyntheticRecording], skinned: list[Skinn
             assert np.linalg.norm(np.diff(body.joints[:, joint], axis=0), axis=1).max() < 0.07, recording.plan.action
 
 
-def test_the_action_lies_in_the_first_clip_of_the_small_profile(recordings: list[SyntheticRecording]) -> None:
+def test_the_action_lies_in_one_clip_of_the_small_profile(recordings: list[SyntheticRecording]) -> None:
     profile = get_profile("mini")
     needed = (profile.num_frames - 1) * profile.frame_step + 1
     for recording in recordings:
-        assert recording.body.num_frames >= needed
-        (interval,) = recording.actions
-        assert 0 < interval.start < interval.end <= needed
+        starts = range(0, recording.body.num_frames - needed + 1, profile.stride * profile.frame_step)
+        interval = recording.actions[-1]
+        assert any(start < interval.start < interval.end <= start + needed for start in starts)
         assert interval.text.endswith(("with the right hand", "with the left hand"))
 
 
@@ -189,9 +189,11 @@ def test_hand_and_thing_are_in_the_picture(recordings: list[SyntheticRecording],
             assert inside.mean() > 0.3, (recording.plan.action, frame)
 
 
-def test_the_feet_stand_on_the_floor_and_the_seat_carries_the_body(skinned: list[SkinnedBody]) -> None:
-    for body in skinned:
-        ankles = body.joints[:, [7, 8], 1]
+def test_the_feet_stand_on_the_floor_and_the_seat_carries_the_body(
+    recordings: list[SyntheticRecording], skinned: list[SkinnedBody]
+) -> None:
+    for recording, body in zip(recordings, skinned, strict=True):
+        ankles = body.joints[recording.staged.script.timeline.reach :, [7, 8], 1]
         assert 0.04 < ankles.min() < ankles.max() < 0.16
 
 

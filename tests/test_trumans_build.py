@@ -18,10 +18,11 @@ from render.arrays import read_npz, write_npz
 from render.body import Joint, load_body
 from render.camera import CameraPath
 from render.media_checks import check_clip_media
+from render.mesh_renderer import ClipViews
 from render.scene import Lighting, ObjectTrack, Scene, SceneObject, SpotLight, plain_surface
 from render.video import read_video
 from sources.trumans_build import TrumansSettings, build_chunk_in_worker, build_trumans, plan_build, settings_from
-from sources.trumans_checks import MovingObject, height_below, object_flags
+from sources.trumans_checks import MovingObject, height_below, object_flags, view_flag
 from tests.helpers_trumans_real import HAS_REAL_DATA, NO_REAL_DATA, cup_mesh, cup_poses, write_real_recording
 
 TINY = Profile(name="tiny", width=96, height=64, num_frames=5, fps=8.0, frame_step=2, stride=4)
@@ -110,7 +111,8 @@ def test_clips_are_whole_triplets_with_sidecars(built: Dataset) -> None:
         assert clip.static_policy == "clip_first"
         assert clip.hand_visible_frames == TINY.num_frames
         assert clip.object_motion_m > 0.005
-        assert "moved_objects: cup" in clip.flags
+        assert clip.moved_objects == ("cup",)
+        assert clip.background_psnr_db > 38, "outside what the masks mark, static and interaction differ by the codec"
         assert set(clip.input_hashes) >= {"motion", "objects", "scene", "mesh/cup"}
         depth = read_npz(built.absolute(clip.depth_path))["depth"]
         assert depth.dtype == np.float16
@@ -242,6 +244,41 @@ def test_objects_that_jump_move_alone_or_float_are_flagged() -> None:
     assert [flag.split(":")[0] for flag in object_flags([alone], skinned, scene)] == ["object_moves_alone"]
     floating = cube_track([[4.0, 1.0, 0.1 * i] for i in range(5)])
     assert any("object_floats" in flag for flag in object_flags([floating], skinned, scene))
+
+
+def views_at(depths: np.ndarray) -> ClipViews:
+    nothing = np.zeros((*depths.shape, 3), np.uint8)
+    ids = np.zeros(depths.shape, np.uint8)
+    return ClipViews(
+        interaction=nothing,
+        static=nothing,
+        ids=ids,
+        depth=depths.astype(np.float16),
+        instances=ids,
+        instance_names=(),
+    )
+
+
+def test_camera_inside_a_thing_is_flagged_and_a_near_thing_in_a_room_is_not() -> None:
+    depths = np.full((5, 10, 10), 0.3)
+    depths[1, :4] = 2.0  # over the edge of something near, a room
+    depths[2, :4] = 0.0  # or the sky
+    depths[3] = 0.5  # a wall at arm's length
+    depths[4, 0] = 0.0  # inside, but for a gap
+    flag = view_flag(views_at(depths))
+    assert flag == "camera_inside: in 2 frames 75% of the view are nearer than 0.4 m"
+    assert view_flag(views_at(depths[1:4])) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_REAL_DATA, reason=NO_REAL_DATA)
+def test_real_motion_is_flagged_while_its_head_is_in_the_sofa(tmp_path: Path) -> None:
+    raw = write_real_recording(tmp_path / "raw", first=1306, frames=145, grasp=20, release=130)
+    profile = Profile(name="tiny", width=96, height=64, num_frames=9, fps=8.0, frame_step=8, stride=9)
+    build_trumans(tmp_path / "dataset", plan_build(raw, TrumansSettings(profile=profile)))
+    first, second = sorted(ready(Dataset.open(tmp_path / "dataset")), key=lambda clip: clip.start_frame)
+    assert "camera_inside: in 9 frames" in " ".join(first.flags)  # all of 1306, 1314, ... 1370
+    assert "camera_inside" not in " ".join(second.flags)  # it has left the sofa by 1378
 
 
 @pytest.mark.slow

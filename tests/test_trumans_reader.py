@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from manifests.errors import DwmError
 from manifests.profiles import PROFILES, Profile
 from render.arrays import write_npz
+from render.scene import Lighting, SpotLight
 from sources.trumans import (
     ActionInterval,
     RecordingEntry,
@@ -33,6 +35,7 @@ from sources.trumans_clips import (
     short_label,
 )
 from sources.trumans_release import euler_matrices
+from sources.trumans_scene import read_lights
 from tests.helpers_trumans import (
     OTHER_SCENE,
     OTHER_SEGMENT,
@@ -643,3 +646,28 @@ def test_the_real_motion_fits_a_release_around_it(tmp_path: Path) -> None:
     assert recording.bad_frames == {100}
     assert [window.start_frame for window in plan_clips(recording, PAPER).windows][:2] == [150, 225]
     assert describe_clip(recording, ClipWindow(450, 3, 49)).text == "I move the cup."
+
+
+def test_scene_has_the_lights_of_its_file_else_sunlight(tmp_path: Path) -> None:
+    lighting = Lighting((0.1,) * 3, (0.2,) * 3, SpotLight((0, 2, 0), (0, 0, 0), (3.0, 2.0, 1.0)), (1, 2, 3), (0.4,) * 3)
+    root = make_exported(tmp_path)
+    assert open_trumans(root).load("rec_1").lights is None
+    path = root / "scenes" / SCENE / "lights.json"
+    path.write_text(json.dumps(dataclasses.asdict(lighting)))
+    recording = open_trumans(root).load("rec_1")
+    assert (recording.lights, recording.input_files["lights"]) == (path, path)
+    assert read_lights(path) == lighting
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", r"lights.json: sky: field required; correct it, or remove the file for sunlight"),
+        ("no json", r"lights.json: content: invalid json"),
+    ],
+)
+def test_broken_lights_are_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "lights.json"
+    path.write_text(content)
+    with pytest.raises(DwmError, match=message):
+        read_lights(path)

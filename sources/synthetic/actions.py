@@ -14,8 +14,10 @@ from sources.synthetic.household import Household
 from sources.synthetic.performance import Script
 from sources.synthetic.posture import Posture
 from sources.synthetic.props import Prop
+from sources.synthetic.routes import find_route, footprint_of, furniture_footprints
 from sources.synthetic.staging import Deed, Stage, hand_side, turn_about_vertical
 from sources.synthetic.table_actions import PushDirection, lift_and_place, open_lid, push, touch, turn_around
+from sources.synthetic.walking import WALK_FRAMES, Walk, plan_walk
 
 _PARKING_M = (-0.48, -0.17, 0.14, 0.46)
 """Where table things stand along the table's far edge while they are not used."""
@@ -49,6 +51,7 @@ class StagedAction:
         thing: what is moved or touched.
         tracks: [T,4,4] poses of all movable things in the world, by name.
         text: annotation of the action.
+        walk_text: annotation of the walk that comes first, if any.
     """
 
     action: Action
@@ -57,22 +60,27 @@ class StagedAction:
     thing: Prop
     tracks: dict[str, Floats]
     text: str
+    walk_text: str | None
 
 
 def stage_action(action: Action, household: Household, body: BodyModel, random: np.random.Generator) -> StagedAction:
-    """Stage one action in a household."""
-    stage = Stage(household, body, random)
-    deed = _deed(action, stage)
-    place = {
+    """Stage one action in a household: seated at the table, or standing after a walk to the furniture."""
+    places = {
         Action.OPEN_DRAWER: household.at_chest,
         Action.CLOSE_DRAWER: household.at_chest,
         Action.OPEN_DOOR: household.at_cupboard,
         Action.CLOSE_DOOR: household.at_cupboard,
-    }.get(action, household.seat)
-    script = _seated_script(stage, deed) if place is household.seat else _standing_script(stage, deed)
+    }
+    walks = action in places
+    stage = Stage(household, body, random, first_frame=WALK_FRAMES if walks else 0)
+    deed = _deed(action, stage)
+    place = places.get(action, household.seat)
+    script = _standing_script(stage, deed, place) if walks else _seated_script(stage, deed)
     hand = "right" if deed.right else "left"
     text = f"{deed.words[0].upper()}{deed.words[1:]} with the {hand} hand"
-    return StagedAction(action, place, script, deed.thing, _all_tracks(stage, deed, place), text)
+    # "upper drawer of the oak chest"
+    walk_text = f"Walk to the {deed.thing.label.rpartition(' of the ')[2]}" if walks else None
+    return StagedAction(action, place, script, deed.thing, _all_tracks(stage, deed, place), text, walk_text)
 
 
 _PUSHES = {
@@ -117,8 +125,9 @@ def _seated_script(stage: Stage, deed: Deed) -> Script:
     )
 
 
-def _standing_script(stage: Stage, deed: Deed) -> Script:
+def _standing_script(stage: Stage, deed: Deed, place: Floats) -> Script:
     wrist = (deed.carrier @ deed.hold.thing_from_wrist)[deed.timeline.touch, :3, 3]
+    pelvis_x = -hand_side(deed.right) * 0.10
     handle = (deed.poses @ np.append(deed.thing.handle, 1.0))[:, :3]
     return Script(
         posture=Posture.STANDING,
@@ -134,8 +143,17 @@ def _standing_script(stage: Stage, deed: Deed) -> Script:
         rest_gaze=wrist + np.array([0.0, 0.20, 0.38]),
         base_lean=stage.uniform(0.05, 0.12),
         phases=stage.random.uniform(0, 2 * np.pi, 8),
-        pelvis_x=-hand_side(deed.right) * 0.10,
+        pelvis_x=pelvis_x,
+        walk=_walk(stage, deed, place, pelvis_x),
     )
+
+
+def _walk(stage: Stage, deed: Deed, place: Floats, pelvis_x: float) -> Walk:
+    """The walk to a place, around the furniture and the thing as it stands at first."""
+    movable = footprint_of(deed.thing.surfaces, deed.poses[0])
+    furniture = furniture_footprints(stage.household, place)
+    route = find_route(furniture, [movable] if movable else [], pelvis_x, stage.random)
+    return plan_walk(stage.body, route, deed.timeline.num_frames, left_first=stage.chance(0.5))
 
 
 def _all_tracks(stage: Stage, deed: Deed, place: Floats) -> dict[str, Floats]:

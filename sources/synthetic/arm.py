@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from render.body import BodyModel, Ints, Joint, joint_transforms
+from render.body import BodyModel, Joint, joint_transforms
+from render.hand_part import Ints
 from render.rotations import Floats, axis_angle_from_matrix, frame_from_axes, matrix_from_axis_angle, normalised
 
 _TWIST_OF_FOREARM, _TWIST_OF_UPPER_ARM = 0.55, 0.15
@@ -98,7 +99,7 @@ class Arm:
         chest = world[self.parents[self.shoulder], :3, :3]
         shoulder = world[self.shoulder, :3, 3] + translation
         aside = np.asarray(outward) * [self.side, 1.0, 1.0]
-        elbow = _elbow_place(shoulder, wrist, self._bone(self.shoulder), self._bone(self.elbow), aside)
+        elbow = joint_between(shoulder, wrist, self._bone(self.shoulder), self._bone(self.elbow), aside)
 
         hinge = np.cross(elbow - shoulder, wrist - elbow)
         upper_rest, fore_rest = self._direction(self.shoulder), self._direction(self.elbow)
@@ -126,14 +127,14 @@ class Arm:
         return normalised(self.rest_joints[end] - self.rest_joints[start])
 
 
-def _elbow_place(shoulder: Floats, wrist: Floats, upper: float, fore: float, outward: Floats) -> Floats:
-    """Elbow [3] of a two-bone arm that bends towards ``outward`` [3]."""
-    line = wrist - shoulder
-    distance = min(float(np.linalg.norm(line)), (upper + fore) * 0.999)
+def joint_between(start: Floats, end: Floats, upper: float, lower: float, outward: Floats) -> Floats:
+    """Elbow or knee [3] of a two-bone limb from ``start`` [3] to ``end`` [3] that bends towards ``outward`` [3]."""
+    line = end - start
+    distance = min(float(np.linalg.norm(line)), (upper + lower) * 0.999)
     along = normalised(line)
-    share = (upper**2 - fore**2 + distance**2) / (2 * distance)
+    share = (upper**2 - lower**2 + distance**2) / (2 * distance)
     aside = normalised(outward - along * (outward @ along))
-    result: Floats = shoulder + along * share + aside * np.sqrt(max(upper**2 - share**2, 0.0))
+    result: Floats = start + along * share + aside * np.sqrt(max(upper**2 - share**2, 0.0))
     return result
 
 

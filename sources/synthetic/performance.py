@@ -20,6 +20,7 @@ from sources.synthetic.posture import (
 )
 from sources.synthetic.solids import Box, Solid, distance_to
 from sources.synthetic.timing import Timeline, between, ease, smoothed
+from sources.synthetic.walking import Walk, walk_legs
 
 _UP = np.array([0.0, 1.0, 0.0])
 _ELBOW_HANGING = (0.25, -0.2, -0.9)
@@ -53,6 +54,7 @@ class Script:
         base_lean: forward lean of the resting person, radians.
         phases: [8] phases of the sway of head and torso, radians.
         pelvis_x: where the pelvis is, to the left.
+        walk: how a standing person comes to the place.
     """
 
     posture: Posture
@@ -69,6 +71,7 @@ class Script:
     base_lean: float
     phases: Floats
     pelvis_x: float = 0.0
+    walk: Walk | None = None
 
 
 def perform(body: BodyModel, script: Script) -> BodyMotion:
@@ -81,6 +84,8 @@ def perform(body: BodyModel, script: Script) -> BodyMotion:
     goal = _needed_lean(body, script, wrist, pelvis, twist)
     lean = _lean(script, goal)
     pose, translation = pose_torso(body, script.posture, pelvis, lean, twist)
+    if script.walk is not None:
+        walk_legs(body, pose, translation, script.walk)
     aim_head(body, pose, translation, _gaze(script, wrist))
 
     fingers = _fingers(script, rests[script.right][1])
@@ -92,6 +97,9 @@ def perform(body: BodyModel, script: Script) -> BodyMotion:
         places = wrist if acts else rest[:3, 3] + _drift(script)
         turns = turn if acts else np.broadcast_to(rest[:3, :3], turn.shape)
         outward = _elbows(script, acts=acts)
+        if script.walk is not None:
+            places, turns = script.walk.swung(fitter.arm.side, places, turns)
+            outward = script.walk.turned(outward, side=fitter.arm.side)
         for frame in range(timeline.num_frames):
             fitter.arm.place_wrist(pose[frame], translation[frame], places[frame], turns[frame], outward=outward[frame])
     return BodyMotion(pose, translation, betas=np.zeros(0), expression=np.zeros(0), flat_hand_mean=True)
@@ -210,7 +218,10 @@ def _sway(script: Script) -> tuple[Floats, Floats]:
         [0.004, 0.001, 0.004] if seated else [0.01, 0.002, 0.008]
     )
     side = -1.0 if script.right else 1.0
-    return pelvis, 0.02 * waves[:, 3] - side * 0.22 * timeline.at_thing
+    twist = 0.02 * waves[:, 3] - side * 0.22 * timeline.at_thing
+    if script.walk is None:
+        return pelvis, twist
+    return script.walk.carried(pelvis), twist + script.walk.twist
 
 
 def _needed_lean(body: BodyModel, script: Script, wrist: Floats, pelvis: Floats, twist: Floats) -> float:
@@ -234,7 +245,7 @@ def _lean(script: Script, goal: float) -> Floats:
     near = timeline.share(early, timeline.touch) - 0.7 * timeline.share(timeline.released, timeline.home + 8)
     wave = 0.012 * np.sin(timeline.frames / 30.0 * 1.5 + script.phases[4])
     result: Floats = script.base_lean + max(goal - script.base_lean, 0.0) * near + wave
-    return result
+    return result if script.walk is None else result + script.walk.lean
 
 
 def _gaze(script: Script, wrist: Floats) -> Floats:
@@ -246,4 +257,6 @@ def _gaze(script: Script, wrist: Floats) -> Floats:
     )
     gaze = script.rest_gaze + weight[:, None] * (focus - script.rest_gaze)
     waves = np.sin(np.outer(timeline.frames / 30.0, [1.9, 1.3, 1.6]) + script.phases[5:8])
+    if script.walk is not None:
+        gaze = script.walk.gaze(gaze)
     return smoothed(gaze + waves * [0.03, 0.015, 0.03], 5.0)

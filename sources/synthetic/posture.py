@@ -20,7 +20,8 @@ SEATED_PELVIS_M, STANDING_PELVIS_M = 0.56, 0.975
 _NECK_SHARE = 0.4
 _SPINE = (Joint.SPINE_1, Joint.SPINE_2, Joint.SPINE_3)
 _SEATED = {Joint.LEFT_HIP: -1.45, Joint.RIGHT_HIP: -1.45, Joint.LEFT_KNEE: 1.5, Joint.RIGHT_KNEE: 1.5}
-_STANDING = {Joint.LEFT_HIP: -0.10, Joint.RIGHT_HIP: -0.10, Joint.LEFT_KNEE: 0.17, Joint.RIGHT_KNEE: 0.17}
+STANDING_LEGS = {Joint.LEFT_HIP: -0.10, Joint.RIGHT_HIP: -0.10, Joint.LEFT_KNEE: 0.17, Joint.RIGHT_KNEE: 0.17}
+"""Bend of hips and knees of a standing person, radians about x."""
 _ANKLES = (7, 8)
 
 
@@ -42,7 +43,7 @@ def pose_torso(body: BodyModel, posture: Posture, pelvis: Floats, lean: Floats, 
         twist: [T] turn of the chest to the left, radians.
     """
     pose = np.zeros((len(pelvis), NUM_JOINTS, 3))
-    for joint, angle in (_SEATED if posture is Posture.SEATED else _STANDING).items():
+    for joint, angle in (_SEATED if posture is Posture.SEATED else STANDING_LEGS).items():
         pose[:, joint, 0] = angle
     pelvis_share = 0.25 if posture is Posture.SEATED else 0.45
     pose[:, Joint.PELVIS, 0] = lean * pelvis_share

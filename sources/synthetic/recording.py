@@ -16,6 +16,7 @@ from render.rotations import Floats, axis_angle_from_matrix, matrix_from_axis_an
 from sources.synthetic.actions import Action, StagedAction, stage_action
 from sources.synthetic.household import Household, make_household
 from sources.synthetic.performance import perform
+from sources.synthetic.walking import ARRIVAL
 from sources.trumans import ActionInterval, BodyParameters
 
 _ACTIONS = tuple(Action)
@@ -85,9 +86,11 @@ def compose_recording(plan: RecordingPlan, body: BodyModel | None = None) -> Syn
     staged = stage_action(plan.action, household, actor, random)
     motion = perform(actor, staged.script)
     timeline = staged.script.timeline
-    interval = ActionInterval(timeline.reach, timeline.released + 1, staged.text)
+    intervals = [ActionInterval(timeline.reach, timeline.released + 1, staged.text)]
+    if staged.walk_text is not None:
+        intervals.insert(0, ActionInterval(0, ARRIVAL, staged.walk_text))
     parameters = _in_world(actor, motion, staged.place)
-    return SyntheticRecording(plan, household, staged, parameters, staged.tracks, (interval,))
+    return SyntheticRecording(plan, household, staged, parameters, staged.tracks, tuple(intervals))
 
 
 def _in_world(body: BodyModel, motion: BodyMotion, place: Floats) -> BodyParameters:

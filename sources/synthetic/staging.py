@@ -16,7 +16,7 @@ from sources.synthetic.props import Prop
 from sources.synthetic.timing import Timeline
 
 NUM_FRAMES = 150
-"""Source frames of a recording: 5 seconds."""
+"""Source frames of an action with some rest after it: 5 seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,13 @@ class Stage:
         household: the room.
         body: who acts.
         random: of one recording.
+        first_frame: from which the person acts; the recording is longer by as much.
     """
 
-    def __init__(self, household: Household, body: BodyModel, random: np.random.Generator) -> None:
-        self.household, self.body, self.random = household, body, random
+    def __init__(
+        self, household: Household, body: BodyModel, random: np.random.Generator, first_frame: int = 0
+    ) -> None:
+        self.household, self.body, self.random, self.first_frame = household, body, random, first_frame
         top = household.table
         self.table_height = top.centre[1] + top.size[1] / 2
         self.table_back = top.centre[2] + top.size[2] / 2
@@ -68,12 +71,12 @@ class Stage:
 
     def timeline(self, grip: int = 8, carry: int | None = None) -> Timeline:
         """Times with some chance; ``grip`` frames to close the fingers, ``carry`` frames to move the thing."""
-        reach = int(self.random.integers(5, 11))
+        reach = self.first_frame + int(self.random.integers(5, 11))
         touch = reach + int(self.random.integers(24, 29))
         moved = touch + grip + (carry or int(self.random.integers(34, 40)))
         released = moved + max(grip - 1, 2)
         home = released + int(self.random.integers(24, 30))
-        return Timeline(reach, touch, touch + grip, moved, released, home, NUM_FRAMES)
+        return Timeline(reach, touch, touch + grip, moved, released, home, self.first_frame + NUM_FRAMES)
 
     def chance(self, share: float) -> bool:
         """True in this share of cases."""

@@ -28,6 +28,7 @@ from sources.trumans import SOURCE_FPS, BodyParameters
 from sources.trumans_exported import (
     ACTIONS_FILE,
     BACKGROUND_FILE,
+    LIGHTS_FILE,
     MATRIX_PREFIX,
     MOTION_FILE,
     OBJECTS_FILE,
@@ -39,7 +40,6 @@ from sources.trumans_exported import (
 
 LOGGER = logging.getLogger(__name__)
 
-LIGHTS_FILE = "lights.json"
 SETTINGS_FILE = "synthetic.json"
 
 
