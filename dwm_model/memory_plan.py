@@ -144,7 +144,7 @@ def plan_for(
         resident_gb=_gb(resident),
         batch_size=config.batch_size,
         policy=config.gradient_checkpointing,
-        policies=tuple(_plan_policy(description, config, policy, gradients, resident) for policy in policies),
+        policies=tuple(_plan_policy(description, config, policy, resident) for policy in policies),
     )
 
 
@@ -152,7 +152,6 @@ def _plan_policy(
     description: BaseDescription,
     config: TrainConfig,
     policy: RecomputationPolicy,
-    gradients: int,
     resident: float,
 ) -> PolicyPlan:
     from dwm_model.symbolic_step import measure_step
@@ -163,7 +162,7 @@ def _plan_policy(
         for size in (_FEW, 2 * _FEW)
     )
     per_clip = (many - few) / _FEW * (1.0 + FRAGMENTATION)
-    fixed = max(0.0, 2 * few - many - gradients)
+    fixed = max(0.0, 2 * few - many)
     left = resident + fixed + RESERVE_GB * _GB
     return PolicyPlan(
         policy=policy,
