@@ -6,20 +6,25 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dwm_model.families import ModelFamily, detect_family, read_json_object
+from dwm_model.latent_scaling import LatentScaling
+from dwm_model.model_hub import locate_base
+from dwm_model.schedules import WAN_SHIFT, FlowSchedule, NoiseSchedule, VelocitySchedule
 from manifests.atomic import write_text
 from manifests.errors import DwmError
 from manifests.hashing import hash_file, hash_json
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
-    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+    from diffusers import CogVideoXDDIMScheduler
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,9 @@ PART_FOLDERS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
 NOTE_FILE = "dwm_base.json"
 """Optional note beside ``model_index.json``: ``untrained``, ``description``, ``licence``, ``seed``."""
+
+WAN_TEXT_TOKENS = 512
+"""Length of a Wan prompt embedding (diffusers' Wan pipelines)."""
 
 _ALWAYS_HASHED_BYTES = 64 * 1024 * 1024
 _SMALLEST_VOCABULARY = 32
@@ -48,7 +56,8 @@ class BaseDescription:
         temporal_ratio: frames a latent frame stands for (the first frame stands alone).
         text_tokens: length of a prompt embedding.
         text_dim: width of a prompt embedding.
-        scaling_factor: what latents are multiplied by before the network sees them.
+        scaling: from the autoencoder's latents to the network's.
+        scaling_factor: what the mask channel is multiplied by: CogVideoX scales it like the latents, Wan does not.
     """
 
     path: Path
@@ -61,6 +70,7 @@ class BaseDescription:
     temporal_ratio: int
     text_tokens: int
     text_dim: int
+    scaling: LatentScaling
     scaling_factor: float
 
     @property
@@ -75,10 +85,14 @@ class BaseModel:
     Training loads ``transformer`` only, encoding ``vae`` and then ``text_encoder``.
     """
 
-    def __init__(self, description: BaseDescription, device: str | torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, description: BaseDescription, device: str | torch.device, dtype: torch.dtype, *, offload: bool = False
+    ) -> None:
         self.description = description
         self.device = device
         self.dtype = dtype
+        self._offload = offload
+        self._tiling = self._slicing = False
 
     @property
     def path(self) -> Path:
@@ -106,30 +120,33 @@ class BaseModel:
         return self.description.is_untrained
 
     @cached_property
-    def vae(self) -> AutoencoderKLCogVideoX:
-        """Video autoencoder, frozen."""
-        from diffusers import AutoencoderKLCogVideoX
+    def vae(self) -> Any:
+        """Video autoencoder, frozen: diffusers' ``AutoencoderKLCogVideoX`` or ``AutoencoderKLWan``."""
+        from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
-        vae: AutoencoderKLCogVideoX = self._load(AutoencoderKLCogVideoX, "vae", torch_dtype=self.dtype)
-        return vae.to(self.device).eval().requires_grad_(False)
-
-    @cached_property
-    def transformer(self) -> CogVideoXTransformer3DModel:
-        """Diffusion transformer as stored (33 channels unless already widened), frozen."""
-        from diffusers import CogVideoXTransformer3DModel
-
-        transformer: CogVideoXTransformer3DModel = self._load(
-            CogVideoXTransformer3DModel, "transformer", torch_dtype=self.dtype
-        )
-        return transformer.to(self.device).eval().requires_grad_(False)
+        kind = AutoencoderKLWan if self.family.is_wan else AutoencoderKLCogVideoX
+        vae = self._frozen(self._load(kind, "vae", torch_dtype=self.dtype))
+        if self._tiling:
+            vae.enable_tiling()
+        if self._slicing:
+            vae.enable_slicing()
+        return vae
 
     @cached_property
-    def text_encoder(self) -> T5EncoderModel:
-        """T5 encoder, frozen."""
-        from transformers import T5EncoderModel
+    def transformer(self) -> Any:
+        """Diffusion transformer as stored (33 channels unless already widened, Wan 36), frozen."""
+        from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 
-        encoder: T5EncoderModel = self._load(T5EncoderModel, "text_encoder", dtype=self.dtype)
-        return encoder.to(self.device).eval().requires_grad_(False)
+        kind = WanTransformer3DModel if self.family.is_wan else CogVideoXTransformer3DModel
+        return self._frozen(self._load(kind, "transformer", torch_dtype=self.dtype))
+
+    @cached_property
+    def text_encoder(self) -> Any:
+        """T5 encoder (Wan: UMT5), frozen."""
+        from transformers import T5EncoderModel, UMT5EncoderModel
+
+        kind = UMT5EncoderModel if self.family.is_wan else T5EncoderModel
+        return self._frozen(self._load(kind, "text_encoder", dtype=self.dtype))
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -165,9 +182,47 @@ class BaseModel:
             )
         return scheduler
 
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """How latents are noised and sampled.
+
+        Raises:
+            DwmError: a CogVideoX schedule does not predict velocity.
+        """
+        if not self.family.is_wan:
+            return VelocitySchedule(self.scheduler)
+        config = read_json_object(self.path / "scheduler" / "scheduler_config.json")
+        return FlowSchedule(shift=float(config.get("flow_shift", config.get("shift", WAN_SHIFT))))
+
+    def tile_autoencoder(self, *, tiling: bool, slicing: bool) -> None:
+        """Let the autoencoder work in overlapping tiles, and video by video, to need less memory.
+
+        Tiles are blended where they overlap, so that pixels differ a little from those of the whole picture.
+        """
+        self._tiling, self._slicing = tiling, slicing
+        self.release("vae")
+
+    @contextmanager
+    def placed(self, part: str) -> Iterator[None]:
+        """While inside, a part is on the base's device; with ``offload`` it is moved there and back.
+
+        Offloading keeps one part at a time on a GPU that cannot hold them all.
+        """
+        if not self._offload:
+            yield
+            return
+        module = getattr(self, part).to(self.device)
+        try:
+            yield
+        finally:
+            module.to("cpu")
+
     def release(self, part: str) -> None:
         """Drop a loaded part (``vae``, ``text_encoder``, ...) from memory; it loads again on its next use."""
         self.__dict__.pop(part, None)
+
+    def _frozen(self, part: Any) -> Any:
+        return part.to("cpu" if self._offload else self.device).eval().requires_grad_(False)
 
     def _load(self, part_class: Any, part: str, **options: Any) -> Any:
         """Load one part from its local sub-folder with its library's own loader."""
@@ -183,32 +238,27 @@ class BaseModel:
 def describe_base(path: Path) -> BaseDescription:
     """Read what a base model is from its configuration files, and hash its files.
 
+    Args:
+        path: a folder in the diffusers layout, or a hub id; see `locate_base`.
+
     Raises:
-        DwmError: no such folder, a part is missing, or the family is unknown.
+        DwmError: no such folder or repository, a part is missing, or the family is unknown.
     """
-    folder = Path(path).resolve()
-    if not folder.is_dir():
-        raise DwmError(f"{path}: no such folder; give a local base model in the diffusers layout")
+    folder, name = locate_base(Path(path), PART_FOLDERS)
     for part in PART_FOLDERS:
         if not (folder / part).is_dir():
             raise DwmError(f"{folder / part}: missing; a base model has the folders {', '.join(PART_FOLDERS)}")
-    transformer = read_json_object(folder / "transformer" / "config.json")
-    vae = read_json_object(folder / "vae" / "config.json")
+    family = detect_family(folder / "transformer" / "config.json")
     note_path = folder / NOTE_FILE
     note = read_json_object(note_path) if note_path.exists() else {}
     try:
         return BaseDescription(
             path=folder,
-            name=folder.name,
-            family=detect_family(folder / "transformer" / "config.json"),
+            name=name,
+            family=family,
             base_hash=_hash_base(folder),
             is_untrained=bool(note.get("untrained", False)),
-            latent_channels=int(vae["latent_channels"]),
-            spatial_ratio=2 ** (len(vae["block_out_channels"]) - 1),
-            temporal_ratio=int(vae["temporal_compression_ratio"]),
-            text_tokens=int(transformer["max_text_seq_length"]),
-            text_dim=int(transformer["text_embed_dim"]),
-            scaling_factor=float(vae["scaling_factor"]),
+            **(_wan_sizes(folder) if family.is_wan else _cogvideox_sizes(folder)),
         )
     except KeyError as error:
         raise DwmError(
@@ -216,20 +266,56 @@ def describe_base(path: Path) -> BaseDescription:
         ) from error
 
 
-def load_base(path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> BaseModel:
+def _cogvideox_sizes(folder: Path) -> dict[str, Any]:
+    transformer = read_json_object(folder / "transformer" / "config.json")
+    vae = read_json_object(folder / "vae" / "config.json")
+    factor = float(vae["scaling_factor"])
+    return {
+        "latent_channels": int(vae["latent_channels"]),
+        "spatial_ratio": 2 ** (len(vae["block_out_channels"]) - 1),
+        "temporal_ratio": int(vae["temporal_compression_ratio"]),
+        "text_tokens": int(transformer["max_text_seq_length"]),
+        "text_dim": int(transformer["text_embed_dim"]),
+        "scaling": LatentScaling((factor,)),
+        "scaling_factor": factor,
+    }
+
+
+def _wan_sizes(folder: Path) -> dict[str, Any]:
+    """Wan scales each channel by its own mean and deviation; its mask is 1 where pixels are known."""
+    transformer = read_json_object(folder / "transformer" / "config.json")
+    vae = read_json_object(folder / "vae" / "config.json")
+    return {
+        "latent_channels": int(vae["z_dim"]),
+        "spatial_ratio": int(vae["scale_factor_spatial"]),
+        "temporal_ratio": int(vae["scale_factor_temporal"]),
+        "text_tokens": WAN_TEXT_TOKENS,
+        "text_dim": int(transformer["text_dim"]),
+        "scaling": LatentScaling(
+            factor=tuple(1.0 / float(deviation) for deviation in vae["latents_std"]),
+            mean=tuple(float(mean) for mean in vae["latents_mean"]),
+        ),
+        "scaling_factor": 1.0,
+    }
+
+
+def load_base(
+    path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, offload: bool = False
+) -> BaseModel:
     """Open a base model; its parts load on first use.
 
     Args:
-        path: folder in the diffusers layout.
-        device: where the parts go.
+        path: folder in the diffusers layout, or a hub id.
+        device: where the parts work.
         dtype: type of the weights, float32 unless given.
+        offload: keep each part in main memory but while it works; see `BaseModel.placed`.
 
     Raises:
         DwmError: see `describe_base`.
     """
     import torch
 
-    return BaseModel(describe_base(path), device, dtype or torch.float32)
+    return BaseModel(describe_base(path), device, dtype or torch.float32, offload=offload)
 
 
 def hide_progress_bars() -> None:

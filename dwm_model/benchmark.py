@@ -6,6 +6,7 @@ A flow runs the steps one by one: ``plan_benchmark``, ``generate_chunk`` on chun
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dwm_model.figure import write_benchmark_figure
-from dwm_model.generation import generate_chunk
+from dwm_model.generation import generate_chunk, pending_generations
+from dwm_model.method_sources import MethodSource
 from dwm_model.methods import Method
 from dwm_model.metrics import MetricOptions
 from dwm_model.report import write_report
-from dwm_model.results import BenchmarkResult, collect_result, plan_benchmark
+from dwm_model.results import BenchmarkResult, benchmark_geometry, collect_result, plan_benchmark
 from dwm_model.tables import markdown_report
 from manifests.atomic import write_text
 from manifests.benchmarks import FrozenBenchmark
@@ -64,6 +66,29 @@ def run_benchmark(
         report = generate_chunk(dataset, plan, method, options)
         logger.info("%s: %d generated, %d there already, %d failed", method.description.name, *vars(report).values())
     result = collect_result(dataset, benchmark, [method.description for method in methods], options)
+    write_benchmark(dataset, result, out)
+    return result
+
+
+def run_sources(
+    dataset: Dataset,
+    benchmark: FrozenBenchmark,
+    sources: Sequence[MethodSource],
+    options: MetricOptions,
+    out: Path,
+) -> BenchmarkResult:
+    """`run_benchmark` with methods that are loaded one after another, and only when they have videos to make.
+
+    Raises:
+        DwmError: see `run_benchmark`; base, run or latents of a method are missing or do not fit each other.
+    """
+    for source in sources:
+        plan = plan_benchmark(dataset, benchmark, source.describe())
+        if pending_generations(dataset, plan, options):
+            report = generate_chunk(dataset, plan, source.load(dataset, benchmark_geometry(benchmark)), options)
+            logger.info("%s: %d generated, %d there already, %d failed", source.name, *vars(report).values())
+            gc.collect()  # the weights of one method go before those of the next come
+    result = collect_result(dataset, benchmark, [source.describe() for source in sources], options)
     write_benchmark(dataset, result, out)
     return result
 

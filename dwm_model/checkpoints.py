@@ -1,34 +1,40 @@
 """Checkpoints of a run: everything that continuing exactly needs, in folders that are whole or absent.
 
-``checkpoints/step-000123/`` holds the two exchanged adapter files (see `lora`), ``optimizer.safetensors``
-(``<parameter>.<moment>``), ``random_state.safetensors`` (one tensor a rank) and ``state.json``. The learning rate is a
-function of the step, and the data order of the position, so neither has a state of its own. No file is a pickle.
+``checkpoints/step-000123/`` holds the trained weights (see `weight_files`), ``ema/`` with their moving average in the
+same form where one is kept, ``optimizer.safetensors`` (``<parameter>.<moment>``), ``random_state.safetensors`` (the
+generators of each rank) and ``state.json``. The learning rate is a function of the step; order, noise, timesteps and
+dropout of a clip are one of its position: none has a state of its own. No file is a pickle.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dwm_model.lora import LoraSettings, export_adapter, import_adapter, trainable_parameters
 from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from dwm_model.train_config import TrainConfig
+from dwm_model.weight_files import read_weights, write_weights
 from manifests.atomic import TEMPORARY_MARK, atomic_folder
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import CogVideoXTransformer3DModel
 
 CHECKPOINTS_FOLDER = "checkpoints"
 """Folder of a run that holds its checkpoints."""
 
 RUN_FILE = "run.json"
 """What a run is: see `RunIdentity`."""
+
+AVERAGE_FOLDER = "ema"
+"""Folder of a checkpoint with the moving average of the weights."""
 
 _STATE_FILE = "state.json"
 _OPTIMIZER_FILE = "optimizer.safetensors"
@@ -87,81 +93,118 @@ def read_identity(run_folder: Path) -> RunIdentity:
         raise DwmError(f"{path}: damaged ({reason}); start the run again in another folder") from error
 
 
-def save_checkpoint(
-    run_folder: Path,
-    state: TrainState,
-    *,
-    transformer: CogVideoXTransformer3DModel,
-    settings: LoraSettings,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    keep: int,
-) -> Path:
-    """Write a checkpoint atomically, then remove the oldest beyond ``keep`` and what killed processes left.
+@dataclass(frozen=True)
+class CheckpointTensors:
+    """Tensors of a checkpoint, whole, on the CPU.
 
-    Returns:
-        Its folder; one that exists already is left as it is.
+    Attributes:
+        weights: trained parameters by name.
+        optimizer: AdamW's state, ``<parameter>.<moment>``.
+        average: moving average of the weights; empty where none is kept.
+        random_states: states of the random generators of each rank, by name.
+    """
+
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
+    random_states: dict[str, torch.Tensor]
+
+
+def save_checkpoint(
+    run_folder: Path, state: TrainState, tensors: CheckpointTensors, transformer: Any, config: TrainConfig
+) -> Path:
+    """Write a checkpoint and remove the oldest ones beyond ``config.keep_checkpoints``.
+
+    Older checkpoints go only when the new one is whole on the disk. A checkpoint of the step that is there already is
+    left as it is.
+
+    Args:
+        run_folder: the run's folder.
+        state: how far training is.
+        tensors: what is written.
+        transformer: the network, for its configuration.
+        config: the run's settings.
 
     Raises:
-        DwmError: the disk is full or the folder cannot be written; older checkpoints are untouched then.
+        DwmError: the disk is full or not writable; the older checkpoints stay.
     """
     from safetensors.torch import save_file
 
     folder = checkpoint_folder(run_folder, state.step)
     if not folder.exists():
         with atomic_folder(folder) as temporary, safetensors_errors_as_os_errors():
-            export_adapter(transformer, settings, temporary)
-            save_file(_optimizer_tensors(transformer, optimizer), temporary / _OPTIMIZER_FILE)
-            save_file({"rank0": generator.get_state()}, temporary / _RANDOM_FILE)
+            write_weights(transformer, tensors.weights, config, temporary)
+            save_file(tensors.optimizer, temporary / _OPTIMIZER_FILE)
+            save_file(tensors.random_states, temporary / _RANDOM_FILE)
+            if tensors.average:
+                (temporary / AVERAGE_FOLDER).mkdir()
+                write_weights(transformer, tensors.average, config, temporary / AVERAGE_FOLDER)
             (temporary / _STATE_FILE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for step in checkpoint_steps(run_folder)[:-keep]:
+    for step in checkpoint_steps(run_folder)[: -config.keep_checkpoints]:
         shutil.rmtree(checkpoint_folder(run_folder, step))
     for leftover in folder.parent.glob(f".*{TEMPORARY_MARK}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return folder
 
 
-def load_checkpoint(
-    run_folder: Path,
-    step: int,
-    *,
-    transformer: CogVideoXTransformer3DModel,
-    settings: LoraSettings,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> TrainState:
-    """Put network, optimizer and random generator back where a checkpoint left them.
+def load_state(run_folder: Path, step: int) -> TrainState:
+    """How far training was at a checkpoint.
 
     Raises:
-        DwmError: a file of the checkpoint is missing or damaged.
+        DwmError: the checkpoint is damaged.
     """
-    from safetensors import SafetensorError
+    folder = checkpoint_folder(run_folder, step)
+    with _damage_explained(folder):
+        return TrainState.model_validate_json((folder / _STATE_FILE).read_bytes())
+
+
+def load_weights(run_folder: Path, step: int, transformer: Any, config: TrainConfig) -> None:
+    """Put the network's trained weights back.
+
+    Raises:
+        DwmError: the files are missing, damaged, or of another family, rank or conditioning.
+    """
+    with _damage_explained(checkpoint_folder(run_folder, step)):
+        read_weights(transformer, config, checkpoint_folder(run_folder, step))
+
+
+def load_optimizer_tensors(run_folder: Path, step: int, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """AdamW's state of a checkpoint; ``names`` must be there.
+
+    Raises:
+        DwmError: the file is missing or damaged, or lacks a name.
+    """
+    return _load_tensors(checkpoint_folder(run_folder, step), _OPTIMIZER_FILE, names)
+
+
+def load_random_states(run_folder: Path, step: int, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """States of random generators of a checkpoint; ``names`` must be there.
+
+    Raises:
+        DwmError: the file is missing or damaged, or lacks a name.
+    """
+    return _load_tensors(checkpoint_folder(run_folder, step), _RANDOM_FILE, names)
+
+
+def _load_tensors(folder: Path, file_name: str, names: Iterable[str]) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    folder = checkpoint_folder(run_folder, step)
+    with _damage_explained(folder):
+        tensors = load_file(folder / file_name)
+        return {name: tensors[name] for name in names}
+
+
+@contextmanager
+def _damage_explained(folder: Path) -> Iterator[None]:
+    """Say which checkpoint is damaged and what to do.
+
+    Raises:
+        DwmError: a file of it could not be read.
+    """
+    from safetensors import SafetensorError
+
     try:
-        state = TrainState.model_validate_json((folder / _STATE_FILE).read_bytes())
-        tensors = load_file(folder / _OPTIMIZER_FILE)
-        random_state = load_file(folder / _RANDOM_FILE)["rank0"]
-        import_adapter(transformer, folder, settings)
-        for name, parameter in trainable_parameters(transformer).items():
-            optimizer.state[parameter] = {
-                moment: tensors[f"{name}.{moment}"].to("cpu" if moment == "step" else parameter.device)
-                for moment in ("step", "exp_avg", "exp_avg_sq")
-            }
+        yield
     except (OSError, KeyError, SafetensorError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise DwmError(f"{folder}: damaged ({reason}); remove it to continue from the checkpoint before") from error
-    generator.set_state(random_state)
-    return state
-
-
-def _optimizer_tensors(
-    transformer: CogVideoXTransformer3DModel, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    """AdamW's state, by parameter name and moment."""
-    return {
-        f"{name}.{moment}": tensor.detach().cpu().contiguous()
-        for name, parameter in trainable_parameters(transformer).items()
-        for moment, tensor in optimizer.state[parameter].items()
-    }

@@ -1,33 +1,81 @@
-"""The ways hands enter the network, and the channel order of its input (paper section 3.2).
+"""The ways hands enter the network (paper sections 3.2 and 4.3), each a configuration behind one interface.
 
-A conditioning adapts a base transformer once and then builds the network's input at each step; the trainer and the
-sampler only know this interface. Tensors are written B (batch), F (latent frames), C (channels), H, W.
+A conditioning says which data of a clip it needs and reads them, adapts a base transformer once (what it adds trains
+beside the LoRA adapter: `lora.TRAINED_PREFIXES`), and makes the network's prediction. Trainer, sampler and benchmark
+know only this interface. Tensors are written B (batch), F (latent frames), C (channels), H, W.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dwm_model.families import BASE_CHANNELS, WIDENED_CHANNELS
+from dwm_model.condition_data import ConditionBatch, HandData, load_conditions, refused_clips
+from dwm_model.families import CogVideoXFamily, ModelFamily, NetworkExtras
+from dwm_model.input_channels import INPAINTING, WITH_HANDS, set_input_slots
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import CogVideoXTransformer3DModel
+
+    from dwm_model.families import RotaryEmbedding
+    from dwm_model.latents import LatentStore
+    from manifests.dataset import Dataset
 
 
 @dataclass(frozen=True)
 class ConditionLatents:
-    """What the network is told of a batch of clips; latents are scaled by the autoencoder's factor.
+    """What the network is told of a batch of clips; latents are scaled as the network takes them, on its device.
 
     Attributes:
         static_bfchw: static-scene video, [B, F, 16, H, W].
-        hands_bfchw: hand-mesh video, [B, F, 16, H, W].
+        hands_bfchw: hand-mesh or hand-mask video, [B, F, 16, H, W]; None where no video tells of the hands.
+        poses_btd: hand poses, [B, T, 104]; None where none are used.
     """
 
     static_bfchw: torch.Tensor
-    hands_bfchw: torch.Tensor
+    hands_bfchw: torch.Tensor | None = None
+    poses_btd: torch.Tensor | None = None
+
+    def to(self, dtype: torch.dtype | None) -> ConditionLatents:
+        """The same in another type; as it is when None."""
+        hands, poses = self.hands_bfchw, self.poses_btd
+        return ConditionLatents(
+            self.static_bfchw.to(dtype),
+            None if hands is None else hands.to(dtype),
+            None if poses is None else poses.to(dtype),
+        )
+
+    def repeat(self, count: int) -> ConditionLatents:
+        """The whole batch ``count`` times over, for the branches of guidance."""
+        hands, poses = self.hands_bfchw, self.poses_btd
+        return ConditionLatents(
+            self.static_bfchw.repeat(count, 1, 1, 1, 1),
+            None if hands is None else hands.repeat(count, 1, 1, 1, 1),
+            None if poses is None else poses.repeat(count, 1, 1),
+        )
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call of the network, the part that is the same for every conditioning.
+
+    Attributes:
+        noisy_bfchw: noisy, scaled interaction latents, [B, F, 16, H, W].
+        conditions: what is known of the clips.
+        text_bld: prompt embeddings, [B, tokens, dim].
+        timesteps_b: what the network is told of the timesteps, [B].
+        mask_value: the mask channels' value where pixels are known; see `known_mask_value`.
+        rotary: rotary position embedding of this size; None for a network without it.
+    """
+
+    noisy_bfchw: torch.Tensor
+    conditions: ConditionLatents
+    text_bld: torch.Tensor
+    timesteps_b: torch.Tensor
+    mask_value: float
+    rotary: RotaryEmbedding | None
 
 
 class Conditioning(Protocol):
@@ -36,42 +84,175 @@ class Conditioning(Protocol):
     @property
     def name(self) -> str:
         """Name in configurations."""
-        ...
 
-    def adapt(self, transformer: CogVideoXTransformer3DModel) -> None:
-        """Change a base transformer in place so that it takes this conditioning; no change when done already."""
-        ...
+    @property
+    def hand_data(self) -> HandData:
+        """What it needs to know of the hands."""
 
-    def network_input(self, noisy_bfchw: torch.Tensor, conditions: ConditionLatents, mask_value: float) -> torch.Tensor:
-        """Build the network's input, [B, F, channels, H, W].
+    def refused_clips(self, dataset: Dataset, clip_ids: Sequence[str]) -> dict[str, str]:
+        """Clips that lack the data it needs, with the reason of each; they can be neither trained on nor generated."""
 
-        Args:
-            noisy_bfchw: noisy interaction latent.
-            conditions: what is known of the clips.
-            mask_value: the mask channel's value where pixels are known; see `known_mask_value`.
+    def load(
+        self, store: LatentStore, clip_ids: Sequence[str], generator: torch.Generator | None = None
+    ) -> ConditionBatch:
+        """Read the conditions of clips; posterior samples with a generator, means without."""
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
+        """Change a base transformer in place so that it takes this conditioning; no change when done already.
+
+        Raises:
+            DwmError: the base or its family does not take it.
         """
-        ...
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """What the network predicts, [B, F, 16, H, W]."""
 
 
 @dataclass(frozen=True)
-class HandMesh:
-    """The paper's way: the hand-mesh video's latent in 16 more input channels that start at zero."""
+class _Reading:
+    """Name and data of a conditioning; the base of the classes below."""
 
-    name: str = "hand_mesh"
+    name: str
+    hand_data: HandData
 
-    def adapt(self, transformer: CogVideoXTransformer3DModel) -> None:
-        """Widen 33 input channels to 49."""
-        widen_input(transformer, WIDENED_CHANNELS)
+    def refused_clips(self, dataset: Dataset, clip_ids: Sequence[str]) -> dict[str, str]:
+        """Clips that lack the data it needs, with the reason of each."""
+        return refused_clips(self.hand_data, dataset, clip_ids)
 
-    def network_input(self, noisy_bfchw: torch.Tensor, conditions: ConditionLatents, mask_value: float) -> torch.Tensor:
-        """Concatenate 16 noisy | 1 mask | 16 static | 16 hands, all pixels of the static scene known."""
+    def load(
+        self, store: LatentStore, clip_ids: Sequence[str], generator: torch.Generator | None = None
+    ) -> ConditionBatch:
+        """Read the conditions of clips; posterior samples with a generator, means without."""
+        return load_conditions(self.hand_data, store, clip_ids, generator)
+
+
+@dataclass(frozen=True)
+class HandChannels(_Reading):
+    """The paper's way: a hand latent in 16 more input channels that start at zero."""
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:  # noqa: ARG002 - nothing is drawn
+        """Widen the input by the hand channels."""
+        set_input_slots(transformer, family, WITH_HANDS)
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """Noisy | mask | static | hands, all pixels of the static scene known."""
+        conditions = call.conditions
+        given = input_channels(call, family, conditions.static_bfchw, _hands_of(conditions, self.name))
+        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary)
+
+
+@dataclass(frozen=True)
+class NoHands(_Reading):
+    """The inpainting base fine-tuned without hands (the paper's baseline "CVX-Fun fine-tuned")."""
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:  # noqa: ARG002
+        """Bring the input to the inpainting layout."""
+        set_input_slots(transformer, family, INPAINTING)
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """Noisy | mask | static, all pixels of the static scene known."""
+        given = input_channels(call, family, call.conditions.static_bfchw)
+        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary)
+
+
+@dataclass(frozen=True)
+class PoseModulation(_Reading):
+    """Hand poses through the adaptive norms, one embedding a clip or one a latent frame; see `adaln`."""
+
+    per_frame: bool
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
+        """Bring the input to the inpainting layout and add the pose embedding.
+
+        Raises:
+            DwmError: the family's norms do not take it.
+        """
+        from dwm_model.adaln import add_pose_embedding
+
+        _require_cogvideox(self.name, family)
+        set_input_slots(transformer, family, INPAINTING)
+        add_pose_embedding(transformer, family, per_frame=self.per_frame, seed=seed)
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """Noisy | mask | static, with the poses beside the timestep."""
+        poses = call.conditions.poses_btd
+        if poses is None:
+            raise DwmError(f"conditioning {self.name}: the batch has no hand poses")
+        given = input_channels(call, family, call.conditions.static_bfchw)
+        extras = NetworkExtras(poses_btd=poses)
+        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary, extras=extras)
+
+
+@dataclass(frozen=True)
+class Control(_Reading):
+    """InterDyn's way: the first frame, and silhouettes of the hands through a control branch; see `control_branch`.
+
+    Only the first latent frame of the static scene is known; the mask of the others is zero and so is their latent.
+    """
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:  # noqa: ARG002
+        """Bring the input to the inpainting layout and add the control branch.
+
+        Raises:
+            DwmError: the family has no blocks of this kind.
+        """
+        from dwm_model.control_branch import add_control_branch
+
+        _require_cogvideox(self.name, family)
+        set_input_slots(transformer, family, INPAINTING)
+        add_control_branch(transformer, family)
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """Noisy | mask | first frame, with residuals from the control branch, which sees the silhouettes as well."""
         import torch
 
-        mask = torch.full_like(noisy_bfchw[:, :, :1], mask_value)
-        return torch.cat([noisy_bfchw, mask, conditions.static_bfchw, conditions.hands_bfchw], dim=2)
+        hands = _hands_of(call.conditions, self.name)
+        first = torch.zeros_like(call.conditions.static_bfchw)
+        first[:, :1] = call.conditions.static_bfchw[:, :1]
+        given = input_channels(call, family, first, known_frames=1)
+        sinusoids = transformer.time_proj(call.timesteps_b).to(given.dtype)
+        residuals = transformer.control_branch(
+            family.pad(torch.cat([given, hands], dim=2)),
+            call.text_bld,
+            sinusoids,
+            call.rotary,
+            recompute=transformer.gradient_checkpointing,
+        )
+        extras = NetworkExtras(residuals=residuals)
+        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary, extras=extras)
 
 
-CONDITIONINGS: dict[str, Conditioning] = {conditioning.name: conditioning for conditioning in (HandMesh(),)}
+@dataclass(frozen=True)
+class TextOnly(_Reading):
+    """A base as it is, told that no pixel is known: what SDEdit edits a video with. It is not trained."""
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
+        """Nothing: any layout will do."""
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """Noisy latents, and zeros in all other channels, which says "unknown" to inpainting bases."""
+        import torch
+
+        noisy = call.noisy_bfchw
+        others = transformer.config.in_channels - noisy.shape[2]
+        given = torch.cat([noisy, noisy.new_zeros((*noisy.shape[:2], others, *noisy.shape[3:]))], dim=2)
+        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary)
+
+
+HAND_MESH = HandChannels("hand_mesh", HandData.MESH_LATENTS)
+HAND_MASK = HandChannels("hand_mask", HandData.MASK_LATENTS)
+NO_HANDS = NoHands("none", HandData.NONE)
+ADALN_GLOBAL = PoseModulation("adaln_global", HandData.POSES, per_frame=False)
+ADALN_FRAME = PoseModulation("adaln_frame", HandData.POSES, per_frame=True)
+CONTROLNET = Control("controlnet", HandData.MASK_LATENTS)
+
+TEXT_ONLY = TextOnly("text_only", HandData.NONE)
+"""Not in the registry, since it is never trained."""
+
+CONDITIONINGS: dict[str, Conditioning] = {
+    conditioning.name: conditioning
+    for conditioning in (HAND_MESH, HAND_MASK, NO_HANDS, ADALN_GLOBAL, ADALN_FRAME, CONTROLNET)
+}
 """The ways hands can enter, by name."""
 
 
@@ -91,35 +272,40 @@ def known_mask_value(scaling_factor: float) -> float:
     return 1.0 * scaling_factor
 
 
-def widen_input(transformer: CogVideoXTransformer3DModel, channels: int) -> None:
-    """Give the patch embedding ``channels`` input channels; the new ones have zero weights, so the output is unchanged.
+def input_channels(
+    call: NetworkCall,
+    family: ModelFamily,
+    static_bfchw: torch.Tensor,
+    *more: torch.Tensor,
+    known_frames: int | None = None,
+) -> torch.Tensor:
+    """Concatenate noisy | mask | static and more latents, [B, F, channels, H, W].
 
-    V1.1 bases have a convolution [dim, C, p, p], V1.5 bases a linear layer whose inputs are ordered (C, p_t, p, p) with
-    channels outermost: in both the old weights come first and the new columns follow.
-
-    Raises:
-        DwmError: the transformer has neither 33 nor ``channels`` input channels.
+    Args:
+        call: noisy latent and mask value.
+        family: gives the number of mask channels.
+        static_bfchw: what stands in the static slot.
+        more: what stands after it.
+        known_frames: latent frames whose mask says "known"; all when None.
     """
     import torch
-    from torch import nn
 
-    present = transformer.config.in_channels
-    if present == channels:
-        return
-    if present != BASE_CHANNELS:
-        raise DwmError(f"transformer with in_channels {present}: only {BASE_CHANNELS} can be widened to {channels}")
-    old = transformer.patch_embed.proj
-    options = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
-    new: nn.Conv2d | nn.Linear
-    if isinstance(old, nn.Conv2d):
-        patch = transformer.config.patch_size
-        new = nn.Conv2d(channels, old.out_channels, kernel_size=patch, stride=patch, **options)
-    else:
-        new = nn.Linear(old.in_features // present * channels, old.out_features, **options)
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, : old.weight.shape[1]] = old.weight
-        if new.bias is not None:
-            new.bias.copy_(old.bias)
-    transformer.patch_embed.proj = new.requires_grad_(old.weight.requires_grad)
-    transformer.register_to_config(in_channels=channels)
+    noisy = call.noisy_bfchw
+    mask = noisy.new_full((*noisy.shape[:2], family.slots.mask_channels, *noisy.shape[3:]), call.mask_value)
+    if known_frames is not None:
+        mask[:, known_frames:] = 0.0
+    return torch.cat([noisy, mask, static_bfchw, *more], dim=2)
+
+
+def _hands_of(conditions: ConditionLatents, name: str) -> torch.Tensor:
+    if conditions.hands_bfchw is None:
+        raise DwmError(f"conditioning {name}: the batch has no hand latents")
+    return conditions.hands_bfchw
+
+
+def _require_cogvideox(name: str, family: ModelFamily) -> None:
+    if not isinstance(family, CogVideoXFamily):
+        raise DwmError(
+            f"conditioning '{name}': not made for family {family.name}; choose hand_mesh, hand_mask or none, "
+            "or a CogVideoX base"
+        )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dwm_model.conditioning import Conditioning, ConditionLatents, get_conditioning, known_mask_value
+from dwm_model.condition_data import ConditionBatch
+from dwm_model.conditioning import Conditioning, ConditionLatents, NetworkCall, get_conditioning, known_mask_value
 from dwm_model.families import ModelFamily, RotaryEmbedding
+from dwm_model.latent_scaling import LatentScaling
+from dwm_model.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 
     from dwm_model.base_model import BaseModel
 
@@ -20,19 +22,21 @@ class Denoiser:
     """A transformer adapted to its conditioning, with its schedule.
 
     Attributes:
-        transformer: the network.
-        scheduler: noise schedule.
+        transformer: the network; all parameters are its own, those that a conditioning adds as well.
+        schedule: noise schedule.
         family: how the network patches latents.
         conditioning: how hands enter.
-        scaling_factor: factor from the autoencoder's latents to the network's.
+        scaling: from the autoencoder's latents to the network's.
+        mask_value: the mask channels' value where pixels are known.
         autocast_dtype: type of the arithmetic where it differs from the weights' (mixed precision); None: as stored.
     """
 
-    transformer: CogVideoXTransformer3DModel
-    scheduler: CogVideoXDDIMScheduler
+    transformer: Any
+    schedule: NoiseSchedule
     family: ModelFamily
     conditioning: Conditioning
-    scaling_factor: float
+    scaling: LatentScaling
+    mask_value: float
     autocast_dtype: torch.dtype | None = None
     _rotary_by_size: dict[tuple[int, int, int], RotaryEmbedding | None] = field(default_factory=dict, repr=False)
 
@@ -41,6 +45,22 @@ class Denoiser:
         """Where the network is."""
         device: torch.device = self.transformer.device
         return device
+
+    def latents(self, latents_bcfhw: torch.Tensor) -> torch.Tensor:
+        """The autoencoder's latents [B, 16, F, H, W] as the network takes them, [B, F, 16, H, W] on its device."""
+        return self.scaling.to_network(latents_bcfhw.to(self.device))
+
+    def conditions(self, batch: ConditionBatch) -> ConditionLatents:
+        """A batch of conditions as the network takes it: scaled, on its device.
+
+        Zero hand latents ("no hands") stay zero whatever the scaling is.
+        """
+        hands, poses = batch.hands_bcfhw, batch.poses_btd
+        return ConditionLatents(
+            static_bfchw=self.latents(batch.static_bcfhw),
+            hands_bfchw=None if hands is None else self._scaled_hands(hands),
+            poses_btd=None if poses is None else poses.to(self.device),
+        )
 
     def predict(
         self,
@@ -53,51 +73,67 @@ class Denoiser:
 
         Args:
             noisy_bfchw: noisy, scaled interaction latents.
-            conditions: scaled latents of the conditions.
+            conditions: what is known of the clips.
             text_bld: prompt embeddings, [B, tokens, dim].
-            timesteps_b: training timesteps, [B].
+            timesteps_b: what the network is told of the timesteps, [B].
         """
         import torch
 
-        mask_value = known_mask_value(self.scaling_factor)
-        network_input = self.conditioning.network_input(noisy_bfchw, conditions, mask_value)
-        rotary = self._rotary(noisy_bfchw.shape[3], noisy_bfchw.shape[4], noisy_bfchw.shape[1])
-        if self.autocast_dtype is None:
-            dtype = self.transformer.dtype
-            network_input, text_bld = network_input.to(dtype), text_bld.to(dtype)
-            return self.family.predict(self.transformer, network_input, text_bld, timesteps_b, rotary).float()
-        with torch.autocast(self.device.type, dtype=self.autocast_dtype):
-            return self.family.predict(self.transformer, network_input, text_bld, timesteps_b, rotary).float()
+        dtype = None if self.autocast_dtype is not None else self.transformer.dtype
+        call = NetworkCall(
+            noisy_bfchw=noisy_bfchw.to(dtype),
+            conditions=conditions.to(dtype),
+            text_bld=text_bld.to(dtype),
+            timesteps_b=timesteps_b,
+            mask_value=self.mask_value,
+            rotary=self._rotary(noisy_bfchw),
+        )
+        mixed = self.autocast_dtype is not None
+        with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=mixed):
+            return self.conditioning.predict(self.transformer, self.family, call).float()
 
-    def _rotary(self, height: int, width: int, frames: int) -> RotaryEmbedding | None:
+    def _rotary(self, noisy_bfchw: torch.Tensor) -> RotaryEmbedding | None:
         """Rotary embedding of a latent size, made once."""
+        _, frames, _, height, width = noisy_bfchw.shape
         size = (height, width, frames)
         if size not in self._rotary_by_size:
             self._rotary_by_size[size] = self.family.rotary_embedding(self.transformer, height, width, frames)
         return self._rotary_by_size[size]
 
+    def _scaled_hands(self, hands_bcfhw: torch.Tensor) -> torch.Tensor:
+        import torch
 
-def make_denoiser(base: BaseModel, conditioning_name: str, autocast_dtype: torch.dtype | None = None) -> Denoiser:
+        is_absent = (hands_bcfhw == 0).flatten(1).all(dim=1).to(self.device)
+        scaled = self.latents(hands_bcfhw)
+        return torch.where(is_absent.view(-1, 1, 1, 1, 1), torch.zeros_like(scaled), scaled)
+
+
+def make_denoiser(
+    base: BaseModel, conditioning: str | Conditioning, autocast_dtype: torch.dtype | None = None, seed: int = 0
+) -> Denoiser:
     """Load a base's transformer, only, and adapt it to a conditioning.
+
+    Args:
+        base: the base model.
+        conditioning: how hands enter, by name or itself.
+        autocast_dtype: type of the arithmetic where it differs from the weights' (mixed precision); None: as stored.
+        seed: seed of the modules that a conditioning adds.
 
     Raises:
         DwmError: the conditioning is unknown or the base does not take it.
     """
-    conditioning = get_conditioning(conditioning_name)
-    conditioning.adapt(base.transformer)
+    if isinstance(conditioning, str):
+        conditioning = get_conditioning(conditioning)
+    conditioning.prepare(base.transformer, base.family, seed)
     return Denoiser(
         transformer=base.transformer,
-        scheduler=base.scheduler,
+        schedule=base.schedule,
         family=base.family,
         conditioning=conditioning,
-        scaling_factor=base.description.scaling_factor,
+        scaling=base.description.scaling,
+        mask_value=known_mask_value(base.description.scaling_factor),
         autocast_dtype=autocast_dtype,
     )
-
-
-def to_network_latents(latents_bcfhw: torch.Tensor, scaling_factor: float) -> torch.Tensor:
-    """Latents of the autoencoder [B, C, F, H, W] as the network takes them: scaled, [B, F, C, H, W]."""
-    return (latents_bcfhw * scaling_factor).transpose(1, 2)
 
 
 def velocity_losses(
@@ -111,10 +147,20 @@ def velocity_losses(
 ) -> torch.Tensor:
     """Mean squared velocity error of each clip, float32 [B] (paper equation 7).
 
-    Equal to the squared error of the clean latent weighted by 1 / (1 - alpha_bar), which the public trainer computes.
+    For CogVideoX it equals the squared error of the clean latent weighted by 1 / (1 - alpha_bar), which the public
+    trainer computes.
+
+    Args:
+        denoiser: the network.
+        latents_bfchw: scaled interaction latents.
+        conditions: what is known of the clips.
+        text_bld: prompt embeddings, [B, tokens, dim].
+        noise_bfchw: the noise that is added.
+        timesteps_b: training timesteps, whole numbers below ``denoiser.schedule.num_timesteps``, [B].
     """
-    noisy = denoiser.scheduler.add_noise(latents_bfchw, noise_bfchw, timesteps_b)
-    target = denoiser.scheduler.get_velocity(latents_bfchw, noise_bfchw, timesteps_b)
-    predicted = denoiser.predict(noisy, conditions, text_bld, timesteps_b)
+    schedule = denoiser.schedule
+    noisy = schedule.add_noise(latents_bfchw, noise_bfchw, timesteps_b)
+    target = schedule.target(latents_bfchw, noise_bfchw, timesteps_b)
+    predicted = denoiser.predict(noisy, conditions, text_bld, schedule.network_timesteps(timesteps_b))
     errors: torch.Tensor = (predicted - target.float()).square().flatten(1).mean(dim=1)
     return errors

@@ -7,14 +7,15 @@ figures in the row come from the frames as generated; the file is an H.264 copy 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import pyarrow.dataset as ds
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.geometry import ClipGeometry
-from dwm_model.methods import Method, MethodDescription
+from dwm_model.methods import BatchMethod, Method, MethodDescription
 from dwm_model.metrics import PERCEPTUAL_METRICS, MetricOptions, VideoMetrics, compare_videos, missing_metrics
 from dwm_model.regions import load_regions
 from manifests.dataset import Dataset
@@ -68,7 +69,7 @@ def plan_generations(
     Raises:
         DwmError: a clip is not in the manifest.
     """
-    settings = (method.run_id, method.checkpoint_step, method.name, method.num_inference_steps, method.guidance_scale)
+    settings = _defining_settings(method)
     return [
         GenerationRequest(
             generation_id=short_id(
@@ -83,6 +84,22 @@ def plan_generations(
         for content in [dataset.content_hash([clip_id])]
         for seed in (seeds if method.uses_seed else seeds[:1])
     ]
+
+
+def _defining_settings(method: MethodDescription) -> tuple[str | int | float | None, ...]:
+    """What of a method goes into ids; settings that came later only where they are not the usual ones."""
+    settings: list[str | int | float | None] = [
+        method.run_id,
+        method.checkpoint_step,
+        method.name,
+        method.num_inference_steps,
+        method.guidance_scale,
+    ]
+    usual = {"use_text": True, "use_hands": True, "strength": 1.0}
+    settings += [f"{name} {getattr(method, name)}" for name, value in usual.items() if getattr(method, name) != value]
+    if method.run_id is None and method.base_hash is not None:
+        settings.append(method.base_hash)
+    return tuple(settings)
 
 
 def pending_generations(
@@ -123,10 +140,11 @@ def generate_chunk(
             raise DwmError(f"generation {request.generation_id}: planned for {request.method}, not for this method")
     pending = pending_generations(dataset, requests, options)
     failed = 0
-    for request in pending:
-        row = _generate(dataset, request, method, options)
-        dataset.generations.upsert([row])
-        failed += row.status is GenerationStatus.FAILED
+    together = isinstance(method, BatchMethod)
+    for _, group in groupby(pending, key=lambda request: request.clip_id if together else request.generation_id):
+        for row in _generate(dataset, list(group), method, options):
+            dataset.generations.upsert([row])
+            failed += row.status is GenerationStatus.FAILED
     return ChunkReport(generated=len(pending) - failed, skipped=len(requests) - len(pending), failed=failed)
 
 
@@ -145,21 +163,42 @@ def score(
     return compare_videos(prediction, reference, options, regions)
 
 
-def _generate(dataset: Dataset, request: GenerationRequest, method: Method, options: MetricOptions) -> Generation:
-    """Make one video and return its row; the file is written first."""
+def _generate(
+    dataset: Dataset, requests: Sequence[GenerationRequest], method: Method, options: MetricOptions
+) -> Iterator[Generation]:
+    """Make videos of one clip together and yield their rows, each when its file is written."""
+    clip_id = requests[0].clip_id
     try:
-        clip = dataset.clips.get(request.clip_id)
-        frames = method.generate(clip, request.seed)
-        _check_size(frames, request)
-        metrics = score(dataset, clip, frames, request.geometry, options)
+        clip = dataset.clips.get(clip_id)
+        videos = _videos(method, clip, [request.seed for request in requests])
     except (DwmError, RuntimeError) as error:  # torch reports a lack of memory, and much else, as RuntimeError
-        logger.warning("generation %s of clip %s failed: %s", request.generation_id, request.clip_id, error)
-        return _row(request, GenerationStatus.FAILED).updated(reason=str(error).strip() or type(error).__name__)
-    folder = request.method.run_id or request.method.name.replace(" ", "_")
-    path = dataset.generations_folder / folder / f"{request.generation_id}.mp4"
-    write_video(path, frames, clip.fps, crf=VIEWING_CRF)
-    values = {} if metrics is None else metrics.model_dump(exclude={"reasons", "num_frames"})
-    return _row(request, GenerationStatus.READY).updated(path=dataset.relative(path), **values)
+        yield from (_failed(request, error) for request in requests)
+        return
+    for request, frames in zip(requests, videos, strict=True):
+        try:
+            _check_size(frames, request)
+            metrics = score(dataset, clip, frames, request.geometry, options)
+        except (DwmError, RuntimeError) as error:
+            yield _failed(request, error)
+            continue
+        folder = request.method.run_id or request.method.name.replace(" ", "_")
+        path = dataset.generations_folder / folder / f"{request.generation_id}.mp4"
+        write_video(path, frames, clip.fps, crf=VIEWING_CRF)
+        values = {} if metrics is None else metrics.model_dump(exclude={"reasons", "num_frames"})
+        yield _row(request, GenerationStatus.READY).updated(path=dataset.relative(path), **values)
+
+
+def _videos(method: Method, clip: Clip, seeds: Sequence[int]) -> Sequence[Frames]:
+    """Videos of a clip, together where the method can."""
+    if isinstance(method, BatchMethod):
+        return method.generate_batch(clip, seeds)
+    return [method.generate(clip, seed) for seed in seeds]
+
+
+def _failed(request: GenerationRequest, error: Exception) -> Generation:
+    """Row of a video that could not be made."""
+    logger.warning("generation %s of clip %s failed: %s", request.generation_id, request.clip_id, error)
+    return _row(request, GenerationStatus.FAILED).updated(reason=str(error).strip() or type(error).__name__)
 
 
 def _check_size(frames: Frames, request: GenerationRequest) -> None:

@@ -43,12 +43,13 @@ class ClipGeometry(BaseModel):
 
         Raises:
             DwmError: a side is no multiple of a patch, or the autoencoder would decode another number of frames
-                (an even latent count n decodes to ``temporal_ratio * n`` frames: 13 frames come back as 16).
+                (CogVideoX decodes an even latent count n to ``temporal_ratio * n`` frames: 13 frames come back as 16;
+                Wan's decodes any count right).
         """
         step = base.spatial_ratio * _PATCH
         if self.width % step or self.height % step:
             raise DwmError(f"geometry {self}: width and height must be multiples of {step} for base {base.name}")
-        group = 2 * base.temporal_ratio
+        group = base.temporal_ratio if base.family.is_wan else 2 * base.temporal_ratio
         if (self.num_frames - 1) % group:
             raise DwmError(
                 f"geometry {self}: num_frames must be 1 more than a multiple of {group} (such as 9, 17, 49); "

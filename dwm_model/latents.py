@@ -1,10 +1,9 @@
 """Cached latents: videos encoded once, as posterior mean and log-variance, in sharded safetensors files.
 
 A clip's tensors are ``<clip_id>.interaction``, ``.static`` and ``.hands``, float16 [2C, F, H, W] (mean, then
-log-variance); clips without ground truth have no ``interaction``. Shards lie in
-``latents/<base name>-<hash8>/<W>x<H>x<T>/shard-<hash>.safetensors``; a shard is whole or absent. Its one metadata entry
-tells geometry, base hash, and a fingerprint of each clip's video files, so that latents of a changed video, another
-base or another size are never used. Encoding each clip once saves a quarter of a training step at full size.
+log-variance); clips without ground truth have no ``interaction``. Silhouettes of the hands, ``<clip_id>.hand_mask``,
+lie in shards of their own beside the others, made when a conditioning asks for them. `latent_shards` has the files.
+Encoding each clip once saves a quarter of a training step at full size.
 """
 
 from __future__ import annotations
@@ -14,18 +13,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.dataset as ds
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dwm_model.base_model import BaseDescription
 from dwm_model.geometry import ClipGeometry
+from dwm_model.hand_poses import load_hand_poses
+from dwm_model.latent_shards import (
+    LATENT_SCHEMA_VERSION,
+    ShardKind,
+    ShardMetadata,
+    VideoRole,
+    clip_fingerprint,
+    clip_fingerprints,
+    read_shards,
+    write_shard,
+)
+from dwm_model.mapped_shards import MappedShard
 from dwm_model.prompts import is_prompt_embedded, load_prompt_embedding
-from manifests.atomic import atomic_path, is_temporary
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.hashing import short_id
 from manifests.schema import Clip, ClipStatus
 
 if TYPE_CHECKING:
@@ -35,12 +43,16 @@ if TYPE_CHECKING:
     from render.framing import Frames
 
 __all__ = [
+    "LATENT_SCHEMA_VERSION",
     "ClipGeometry",
     "ClipLatents",
     "EncodeReport",
     "LatentStore",
+    "ShardKind",
+    "VideoRole",
     "encode_frames",
     "encode_shard",
+    "mask_video",
     "plan_encoding",
     "posterior_mean",
     "sample_posterior",
@@ -48,25 +60,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-LATENT_SCHEMA_VERSION = 1
-"""Raised when the layout of shards changes; other versions are refused."""
-
-_METADATA_KEY = "dwm_latents"
-_VIDEO_ROLES = ("interaction", "static", "hands")
-_REMEDY = "delete it and run `dwm encode` again"
-_MAX_OPEN_SHARDS = 64
-
-
-class ShardMetadata(BaseModel):
-    """What a shard says of itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = Field(default=LATENT_SCHEMA_VERSION, description="Layout of the shard.")
-    base_hash: str = Field(description="Hash of the base model whose autoencoder encoded it.")
-    geometry: ClipGeometry = Field(description="Size and length of the encoded videos.")
-    clips: dict[str, str] = Field(description="Fingerprint of the video files of each encoded clip.")
-    failed: dict[str, str] = Field(description="Fingerprint of each clip of this chunk that could not be read.")
+_MAX_MAPPED_SHARDS = 4096
+_MAX_POSES = 4096
 
 
 @dataclass(frozen=True)
@@ -139,8 +134,22 @@ def encode_frames(base: DiffusionBase, videos: Sequence[Frames]) -> torch.Tensor
     return moments.float().cpu()
 
 
+def mask_video(hands: Frames) -> Frames:
+    """Binary silhouettes of a hand video as a video: white hands on black, uint8 RGB [T, H, W, 3]."""
+    import numpy as np
+
+    from render.hand_mask import hand_mask
+
+    silhouettes = hand_mask(hands).astype(np.uint8) * np.uint8(255)
+    return np.repeat(silhouettes[..., None], 3, axis=-1)
+
+
 def plan_encoding(
-    dataset: Dataset, base: BaseDescription, geometry: ClipGeometry, shard_size: int = 16
+    dataset: Dataset,
+    base: BaseDescription,
+    geometry: ClipGeometry,
+    shard_size: int = 16,
+    kind: ShardKind = ShardKind.VIDEOS,
 ) -> list[list[str]]:
     """Chunks of clips that are still to be encoded; each becomes a shard.
 
@@ -152,6 +161,7 @@ def plan_encoding(
         base: the base model.
         geometry: size and length of the encoded clips.
         shard_size: clips a shard.
+        kind: what of the clips is encoded.
 
     Returns:
         Lists of clip ids, sorted.
@@ -161,10 +171,10 @@ def plan_encoding(
     """
     geometry.check(base)
     _require_a_long_clip(dataset, geometry)
-    wanted = _fingerprints(dataset)
+    wanted = clip_fingerprints(dataset, kind)
     done: set[str] = set()
     failed: list[list[str]] = []
-    for _, shard in _read_shards(dataset, base, geometry):
+    for shard in (shard for _, shard in read_shards(dataset, base, geometry) if shard.kind is kind):
         done.update(clip for clip, fingerprint in shard.clips.items() if wanted.get(clip) == fingerprint)
         failed.append(sorted(clip for clip, fingerprint in shard.failed.items() if wanted.get(clip) == fingerprint))
     retries = sorted({tuple(clip for clip in chunk if clip not in done) for chunk in failed} - {()})
@@ -175,7 +185,11 @@ def plan_encoding(
 
 
 def encode_shard(
-    dataset: Dataset, base: DiffusionBase, geometry: ClipGeometry, clip_ids: Sequence[str]
+    dataset: Dataset,
+    base: DiffusionBase,
+    geometry: ClipGeometry,
+    clip_ids: Sequence[str],
+    kind: ShardKind = ShardKind.VIDEOS,
 ) -> EncodeReport:
     """Encode a chunk of clips into one shard: the first ``num_frames`` frames, resized to the geometry.
 
@@ -184,6 +198,7 @@ def encode_shard(
         base: base model; only its autoencoder is loaded.
         geometry: size and length.
         clip_ids: a chunk of `plan_encoding`.
+        kind: what of the clips is encoded; the same as in the plan.
 
     Returns:
         The shard and what went into it; unreadable clips are reported, not raised.
@@ -191,8 +206,6 @@ def encode_shard(
     Raises:
         DwmError: a clip is not in the manifest, or the shard cannot be written.
     """
-    from safetensors.torch import save
-
     geometry.check(base.description)
     clips = [dataset.clips.get(clip_id) for clip_id in sorted(clip_ids)]
     tensors: dict[str, torch.Tensor] = {}
@@ -200,23 +213,21 @@ def encode_shard(
     failures: dict[str, str] = {}
     for clip in clips:
         try:
-            moments = _encode_clip(dataset, base, geometry, clip)
+            moments = _encode_clip(dataset, base, geometry, clip, kind)
         except DwmError as error:
             logger.warning("clip %s could not be encoded: %s", clip.clip_id, error)
             failures[clip.clip_id] = str(error)
             continue
         tensors |= {f"{clip.clip_id}.{role}": moment for role, moment in moments.items()}
-        encoded[clip.clip_id] = clip_fingerprint(clip)
+        encoded[clip.clip_id] = clip_fingerprint(clip, kind)
     metadata = ShardMetadata(
+        kind=kind,
         base_hash=base.base_hash,
         geometry=geometry,
         clips=encoded,
-        failed={clip.clip_id: clip_fingerprint(clip) for clip in clips if clip.clip_id in failures},
+        failed={clip.clip_id: clip_fingerprint(clip, kind) for clip in clips if clip.clip_id in failures},
     )
-    name = short_id(*(part for clip in clips for part in (clip.clip_id, clip_fingerprint(clip))))
-    path = _geometry_folder(dataset, base.description, geometry) / f"shard-{name}.safetensors"
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, {_METADATA_KEY: metadata.model_dump_json()}))
+    path = write_shard(dataset, base.description, metadata, tensors)
     return EncodeReport(path, tuple(encoded), failures)
 
 
@@ -230,11 +241,6 @@ def record_failures(dataset: Dataset, report: EncodeReport) -> None:
         clip.updated(status=ClipStatus.FAILED, reason=f"encoding: {report.failures[clip.clip_id]}", split=None)
         for clip in failed
     )
-
-
-def clip_fingerprint(clip: Clip) -> str:
-    """Digest of what a clip's latents depend on besides base and geometry: which videos it has, and their hashes."""
-    return _fingerprint(clip.status.value, clip.output_hashes)
 
 
 class LatentStore:
@@ -254,31 +260,33 @@ class LatentStore:
         self.dataset = dataset
         self.base = base
         self.geometry = geometry
-        current = _fingerprints(dataset)
-        self._shards: dict[str, Path] = {}
+        self._shards: dict[VideoRole, dict[str, Path]] = {role: {} for role in VideoRole}
         self._stale: set[str] = set()
-        for path, shard in _read_shards(dataset, base, geometry):
+        current = {kind: clip_fingerprints(dataset, kind) for kind in ShardKind}
+        for path, shard in read_shards(dataset, base, geometry):
             for clip_id, fingerprint in shard.clips.items():
-                if current.get(clip_id) == fingerprint:
-                    self._shards.setdefault(clip_id, path)
+                if current[shard.kind].get(clip_id) == fingerprint:
+                    for role in shard.kind.roles(ClipStatus.READY.value):
+                        self._shards[role].setdefault(clip_id, path)
                 else:
                     self._stale.add(clip_id)
-        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(_open_shard)
+        self._open = lru_cache(maxsize=_MAX_MAPPED_SHARDS)(MappedShard)
+        self._poses = lru_cache(maxsize=_MAX_POSES)(self._load_poses)
 
     def clip_ids(self) -> list[str]:
         """Clips whose latents are here and up to date, sorted."""
-        return sorted(self._shards)
+        return sorted(self._shards[VideoRole.STATIC])
 
-    def require(self, clip_ids: Iterable[str]) -> None:
+    def require(self, clip_ids: Iterable[str], role: VideoRole = VideoRole.STATIC) -> None:
         """Check that clips are encoded, before long work that needs them.
 
         Raises:
             DwmError: some are not; the message has their number and the first id.
         """
         wanted = list(clip_ids)
-        missing = [clip_id for clip_id in wanted if clip_id not in self._shards]
+        missing = [clip_id for clip_id in wanted if clip_id not in self._shards[role]]
         if missing:
-            raise self._missing_error(missing[0], f"{len(missing)} of {len(wanted)} clips, the first: ")
+            raise self._missing_error(missing[0], role, f"{len(missing)} of {len(wanted)} clips, the first: ")
 
     def load(self, clip_id: str) -> ClipLatents:
         """Read a clip's latents.
@@ -286,15 +294,37 @@ class LatentStore:
         Raises:
             DwmError: the clip is not encoded, or its videos have changed since.
         """
-        if clip_id not in self._shards:
-            raise self._missing_error(clip_id, "")
-        path = self._shards[clip_id]
-        shard = self._open(path)
-        names = set(shard.keys())
-        read = {
-            role: shard.get_tensor(f"{clip_id}.{role}").float() for role in _VIDEO_ROLES if f"{clip_id}.{role}" in names
-        }
-        return ClipLatents(clip_id, read["static"], read["hands"], read.get("interaction"))
+        static, hands = (self.moments(clip_id, role) for role in (VideoRole.STATIC, VideoRole.HANDS))
+        has_truth = f"{clip_id}.{VideoRole.INTERACTION}" in self._open(self._shards[VideoRole.STATIC][clip_id])
+        return ClipLatents(clip_id, static, hands, self.moments(clip_id, VideoRole.INTERACTION) if has_truth else None)
+
+    def moments(self, clip_id: str, role: VideoRole) -> torch.Tensor:
+        """Read one latent of a clip: mean and log-variance, unscaled, float32 [2C, F, H, W].
+
+        Raises:
+            DwmError: the clip is not encoded, its videos have changed since, or it has no such video.
+        """
+        if clip_id not in self._shards[role]:
+            raise self._missing_error(clip_id, role, "")
+        shard = self._open(self._shards[role][clip_id])
+        name = f"{clip_id}.{role}"
+        if name not in shard:
+            raise DwmError(f"clip {clip_id}: its latents have no {role} video; run `dwm encode` again")
+        return shard.tensor(name)
+
+    def hand_poses(self, clip_id: str) -> torch.Tensor:
+        """Poses of both hands over the encoded frames, float32 [T, 104] (see `hand_poses`).
+
+        Raises:
+            DwmError: they are not known.
+        """
+        return self._poses(clip_id)
+
+    def _load_poses(self, clip_id: str) -> torch.Tensor:
+        path = self.dataset.clips.get(clip_id).hand_motion_path
+        if path is None:
+            raise DwmError(f"clip {clip_id}: has no hand_motion_path; its hand poses are unknown")
+        return load_hand_poses(self.dataset.absolute(path), self.geometry.num_frames)
 
     def prompt_embedding(self, prompt: str) -> torch.Tensor:
         """Embedding of a prompt, float32 [tokens, dim]; ``""`` is the negative prompt of guidance.
@@ -313,47 +343,35 @@ class LatentStore:
         is_there = is_prompt_embedded(self.dataset, self.base, prompt)
         return load_prompt_embedding(self.dataset, self.base, prompt) if is_there else None
 
-    def _missing_error(self, clip_id: str, how_many: str) -> DwmError:
+    def _missing_error(self, clip_id: str, role: VideoRole, how_many: str) -> DwmError:
         why = "its videos changed after encoding" if clip_id in self._stale else "not encoded"
+        what, option = ("hand-mask latents", " --hand-masks") if role is VideoRole.HAND_MASK else ("latents", "")
         return DwmError(
-            f"{self.dataset.root}: {how_many}clip {clip_id} has no latents at {self.geometry} for base "
-            f"{self.base.latent_name} ({why}); run `dwm encode` with the profile of this size"
+            f"{self.dataset.root}: {how_many}clip {clip_id} has no {what} at {self.geometry} for base "
+            f"{self.base.latent_name} ({why}); run `dwm encode{option}` with the profile of this size"
         )
 
 
-def _encode_clip(dataset: Dataset, base: DiffusionBase, geometry: ClipGeometry, clip: Clip) -> dict[str, torch.Tensor]:
+def _encode_clip(
+    dataset: Dataset, base: DiffusionBase, geometry: ClipGeometry, clip: Clip, kind: ShardKind
+) -> dict[str, torch.Tensor]:
     """Read and encode a clip's videos; float16 moments by role."""
     import torch
 
     from render.video import read_clip_video
 
-    roles = _roles(clip.status.value)
+    roles = kind.roles(clip.status.value)
     videos: list[Frames] = []
     for role in roles:
-        relative = getattr(clip, f"{role}_path")
+        relative = getattr(clip, role.column)
         if relative is None:
-            raise DwmError(f"clip {clip.clip_id}: has no {role} video; build it again")
-        videos.append(
-            read_clip_video(
-                dataset.absolute(relative),
-                width=geometry.width,
-                height=geometry.height,
-                num_frames=geometry.num_frames,
-            )
-        )
+            raise DwmError(f"clip {clip.clip_id}: has no {role.column.removesuffix('_path')} video; build it again")
+        frames = read_clip_video(dataset.absolute(relative), **geometry.model_dump())
+        videos.append(mask_video(frames) if role is VideoRole.HAND_MASK else frames)
     moments = encode_frames(base, videos).to(torch.float16)
     if not bool(torch.isfinite(moments).all()):
         raise DwmError(f"clip {clip.clip_id}: its latents exceed float16; check the base model {base.path}")
-    return {role: moment.contiguous() for role, moment in zip(roles, moments, strict=True)}
-
-
-def _roles(status: str) -> tuple[str, ...]:
-    """Videos that are encoded: ground truth only of ready clips."""
-    return _VIDEO_ROLES if status == ClipStatus.READY.value else _VIDEO_ROLES[1:]
-
-
-def _fingerprint(status: str, output_hashes: dict[str, str]) -> str:
-    return short_id(*(part for role in _roles(status) for part in (role, output_hashes.get(f"{role}_path"))))
+    return {role.value: moment.contiguous() for role, moment in zip(roles, moments, strict=True)}
 
 
 def _require_a_long_clip(dataset: Dataset, geometry: ClipGeometry) -> None:
@@ -365,58 +383,3 @@ def _require_a_long_clip(dataset: Dataset, geometry: ClipGeometry) -> None:
             f"{dataset.root}: no clip has {geometry.num_frames} frames, the longest has {longest}; choose a profile of "
             "fewer frames or build longer clips"
         )
-
-
-def _fingerprints(dataset: Dataset) -> dict[str, str]:
-    """Fingerprint of every clip that can be encoded."""
-    usable = ds.field("status").isin([ClipStatus.READY.value, ClipStatus.CONDITIONS_ONLY.value])
-    table = dataset.clips.read(["clip_id", "status", "output_hashes"], usable)
-    columns = (table.column(name).to_pylist() for name in ("clip_id", "status", "output_hashes"))
-    return {clip_id: _fingerprint(status, dict(hashes or {})) for clip_id, status, hashes in zip(*columns, strict=True)}
-
-
-def _geometry_folder(dataset: Dataset, base: BaseDescription, geometry: ClipGeometry) -> Path:
-    return dataset.latents_folder / base.latent_name / str(geometry)
-
-
-def _read_shards(dataset: Dataset, base: BaseDescription, geometry: ClipGeometry) -> list[tuple[Path, ShardMetadata]]:
-    """All shards with their metadata, checked against base and geometry, sorted by file name."""
-    folder = _geometry_folder(dataset, base, geometry)
-    paths = sorted(path for path in folder.glob("shard-*.safetensors") if not is_temporary(path))
-    return [(path, _read_shard(path, base, geometry)) for path in paths]
-
-
-def _open_shard(path: Path) -> Any:
-    """Open a shard; its tensors stay on disk until they are asked for."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise DwmError(f"{path}: damaged shard of {size} bytes ({error}); {_REMEDY}") from error
-
-
-def _read_shard(path: Path, base: BaseDescription, geometry: ClipGeometry) -> ShardMetadata:
-    """Read a shard's metadata and check it, tensor by tensor, without reading the tensors' bytes."""
-    shard = _open_shard(path)
-    try:
-        metadata = ShardMetadata.model_validate_json((shard.metadata() or {}).get(_METADATA_KEY, ""))
-    except ValidationError as error:
-        raise DwmError(f"{path}: no latent shard of version {LATENT_SCHEMA_VERSION}; {_REMEDY}") from error
-    if metadata.schema_version != LATENT_SCHEMA_VERSION:
-        raise DwmError(f"{path}: layout version {metadata.schema_version}, not {LATENT_SCHEMA_VERSION}; {_REMEDY}")
-    if metadata.base_hash != base.base_hash:
-        raise DwmError(f"{path}: encoded with base {metadata.base_hash[:8]}, not {base.base_hash[:8]}; {_REMEDY}")
-    if metadata.geometry != geometry:
-        raise DwmError(f"{path}: encoded at {metadata.geometry}, not {geometry}; {_REMEDY}")
-    expected = geometry.moments_shape(base)
-    names = set(shard.keys())
-    for clip_id in metadata.clips:
-        if not {f"{clip_id}.static", f"{clip_id}.hands"} <= names:
-            raise DwmError(f"{path}: tensors of clip {clip_id} are missing; {_REMEDY}")
-    for name in names:
-        shape = tuple(shard.get_slice(name).get_shape())
-        if shape != expected:
-            raise DwmError(f"{path}: tensor {name} is {list(shape)}, {geometry} needs {list(expected)}; {_REMEDY}")
-    return metadata

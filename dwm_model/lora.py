@@ -1,18 +1,19 @@
 """LoRA adapters and the two files in which users exchange them.
 
 ``pytorch_lora_weights.safetensors`` has the keys that diffusers' LoRA loaders write
-(``transformer.<module>.lora_A.weight``), ``non_lora_weights.safetensors`` the whole patch projection
-(``patch_embed.proj.*``), which trains too. Trained weights are float32 whatever the base is: in bfloat16 most updates
-of a small learning rate are rounded away.
+(``transformer.<module>.lora_A.weight``), ``non_lora_weights.safetensors`` what trains whole: the patch
+projection (``patch_embed.proj.*``) and the modules that a conditioning adds. Trained weights are float32 whatever the
+base is: in bfloat16 most updates of a small learning rate are rounded away.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.errors import DwmError
 
@@ -24,12 +25,16 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """LoRA weights, as diffusers reads them."""
 
 PROJECTION_FILE = "non_lora_weights.safetensors"
-"""The patch projection."""
+"""What trains whole: see `TRAINED_PREFIXES`."""
+
+TRAINED_PREFIXES = ("patch_embed.proj.", "patch_embedding.", "time_embedding.pose.", "control_branch.")
+"""Beginnings of the names of parameters that train whole beside the adapter, where a network has them: the patch
+projection of CogVideoX and of Wan, and what `adaln` and `control_branch` add."""
 
 _PREFIX = "transformer."
-_PROJECTION = "patch_embed.proj."
 _ADAPTER_NAME = "default"
 _METADATA_KEY = "lora_adapter_metadata"
+_CONTROL_COPIES = r"control_branch\..*"
 
 
 class LoraSettings(BaseModel):
@@ -45,7 +50,7 @@ class LoraSettings(BaseModel):
 
 
 def add_lora(transformer: CogVideoXTransformer3DModel, settings: LoraSettings, seed: int) -> None:
-    """Freeze a transformer, add a LoRA adapter, and let adapter and patch projection train, in float32.
+    """Freeze a transformer, add a LoRA adapter, and let it and what trains whole train, in float32.
 
     Args:
         transformer: network, already adapted to its conditioning; changed in place.
@@ -59,11 +64,15 @@ def add_lora(transformer: CogVideoXTransformer3DModel, settings: LoraSettings, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.target_modules), bias="none"
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            target_modules=list(settings.target_modules),
+            exclude_modules=_CONTROL_COPIES if hasattr(transformer, "control_branch") else None,
+            bias="none",
         )
         transformer.add_adapter(config, adapter_name=_ADAPTER_NAME)
     for name, parameter in transformer.named_parameters():
-        if ".lora_" in name or name.startswith(_PROJECTION):
+        if ".lora_" in name or name.startswith(TRAINED_PREFIXES):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(requires_grad=True)
 
@@ -75,26 +84,31 @@ def trainable_parameters(transformer: CogVideoXTransformer3DModel) -> dict[str, 
 
 def export_adapter(transformer: CogVideoXTransformer3DModel, settings: LoraSettings, folder: Path) -> None:
     """Write the two exchanged files into an existing folder; rank and alpha go into the LoRA file's metadata."""
-    from peft import get_peft_model_state_dict
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in transformer.named_parameters()}
+    write_adapter(
+        {name: tensor for name, tensor in tensors.items() if ".lora_" in name or name.startswith(TRAINED_PREFIXES)},
+        settings,
+        folder,
+    )
+
+
+def write_adapter(tensors: Mapping[str, torch.Tensor], settings: LoraSettings, folder: Path) -> None:
+    """Write trained tensors, by parameter name, as the two exchanged files into an existing folder."""
     from safetensors.torch import save_file
 
-    lora = get_peft_model_state_dict(transformer, adapter_name=_ADAPTER_NAME)
     described = {
         f"{_PREFIX}r": settings.rank,
         f"{_PREFIX}lora_alpha": settings.alpha,
         f"{_PREFIX}target_modules": list(settings.target_modules),
     }
-    save_file(
-        {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()},
-        folder / LORA_FILE,
-        {_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)},  # one entry: several come in random order
-    )
-    projection = {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in transformer.named_parameters()
-        if name.startswith(_PROJECTION)
+    lora = {
+        _PREFIX + name.replace(f".{_ADAPTER_NAME}.weight", ".weight"): tensor
+        for name, tensor in tensors.items()
+        if ".lora_" in name
     }
-    save_file(projection, folder / PROJECTION_FILE)
+    metadata = {_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)}  # several come in random order
+    save_file(lora, folder / LORA_FILE, metadata)
+    save_file({name: tensor for name, tensor in tensors.items() if ".lora_" not in name}, folder / PROJECTION_FILE)
 
 
 def read_settings(folder: Path) -> LoraSettings | None:
@@ -106,13 +120,38 @@ def read_settings(folder: Path) -> LoraSettings | None:
     metadata, _ = _read_tensors(folder / LORA_FILE)
     if _METADATA_KEY not in metadata:
         return None
-    described = {key.removeprefix(_PREFIX): value for key, value in json.loads(metadata[_METADATA_KEY]).items()}
     try:
+        told = json.loads(metadata[_METADATA_KEY])
+        described = {key.removeprefix(_PREFIX): value for key, value in told.items()}
+        modules = described["target_modules"]
         return LoraSettings(
-            rank=described["r"], alpha=described["lora_alpha"], target_modules=tuple(described["target_modules"])
+            rank=described["r"],
+            alpha=described["lora_alpha"],
+            target_modules=(modules,) if isinstance(modules, str) else tuple(modules),
         )
-    except (KeyError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DwmError(f"{folder / LORA_FILE}: its adapter metadata is incomplete; export the adapter again") from error
+
+
+def settings_from_tensors(folder: Path, alpha: float) -> LoraSettings:
+    """Settings of a LoRA file that tells nothing of itself: rank and modules from its tensors, alpha as given.
+
+    Raises:
+        DwmError: the file is missing or damaged, or its tensors are no LoRA of one rank.
+    """
+    path = folder / LORA_FILE
+    _, tensors = _read_tensors(path)
+    first = {name: tensor for name, tensor in tensors.items() if name.endswith(".lora_A.weight")}
+    ranks = {len(tensor) for tensor in first.values()}
+    if len(ranks) != 1:
+        raise DwmError(f"{path}: holds tensors of {len(ranks)} ranks; a LoRA file of diffusers has one")
+    modules = {name.removesuffix(".lora_A.weight").split(".attn")[-1].partition(".")[2] for name in first}
+    return LoraSettings(rank=ranks.pop(), alpha=alpha, target_modules=_in_usual_order(modules))
+
+
+def _in_usual_order(modules: set[str]) -> tuple[str, ...]:
+    usual = LoraSettings().target_modules
+    return tuple(sorted(modules, key=lambda name: (usual.index(name) if name in usual else len(usual), name)))
 
 
 def import_adapter(

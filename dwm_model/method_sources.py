@@ -11,13 +11,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from dwm_model.base_model import describe_base
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore
-from dwm_model.methods import DWM, STATIC_COPY, Dwm, Method, MethodDescription, StaticCopy, describe_dwm
-from dwm_model.sampling import Sampler, SamplerConfig
+from dwm_model.methods import (
+    CONDITIONING_OF,
+    DWM,
+    SDEDIT,
+    SDEDIT_STRENGTH,
+    STATIC_COPY,
+    Method,
+    MethodDescription,
+    Sampled,
+    StaticCopy,
+    describe_base_method,
+    describe_run,
+)
+from dwm_model.sampling import Sampler, SamplerConfig, SamplerOptions
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
 
 METHOD_NAMES = (STATIC_COPY, DWM)
-"""Rows of the table, in its order."""
+"""Rows of the table unless others are asked for, in its order."""
+
+WITHOUT_TEXT = " without text"
+WITHOUT_HANDS = " without hands"
+"""What is put after a row's name to leave the prompt or the hands out (paper Appendix E and section 4.2)."""
 
 
 class MethodSource(BaseModel):
@@ -29,28 +45,73 @@ class MethodSource(BaseModel):
     base: Path = Field(description="Base model's folder.")
     run: Path = Field(description="Run's folder.")
     sampler: SamplerConfig = Field(description="Settings of the sampler.")
+    options: SamplerOptions = Field(default=SamplerOptions(), description="Batch size and memory.")
 
     @classmethod
-    def of(cls, names: Sequence[str], base: Path, run: Path, sampler: SamplerConfig) -> list[Self]:
+    def of(
+        cls,
+        names: Sequence[str],
+        base: Path,
+        run: Path,
+        sampler: SamplerConfig,
+        options: SamplerOptions | None = None,
+    ) -> list[Self]:
         """Sources of the named methods.
 
+        A name is ``static copy``, ``CVX SDEdit``, ``DWM`` (the run), or ``ROW=RUN``: a row of any name from a run of
+        its own, such as ``CVX-Fun fine-tuned=out/run-none``. ``without text`` or ``without hands`` after a name leaves
+        the prompt or the hands out.
+
         Raises:
-            UsageError: a name is unknown.
+            UsageError: a name is unknown, or needs a run of its own.
         """
-        for name in names:
-            if name not in METHOD_NAMES:
-                raise UsageError(f"method '{name}': unknown; choose from {', '.join(METHOD_NAMES)}")
-        return [cls(name=name, base=base, run=run, sampler=sampler) for name in names]
+        return [cls._of_one(name, base, run, sampler, options or SamplerOptions()) for name in names]
+
+    @classmethod
+    def _of_one(cls, text: str, base: Path, run: Path, sampler: SamplerConfig, options: SamplerOptions) -> Self:
+        name, separator, own_run = text.partition("=")
+        if separator and not (name and own_run):
+            raise UsageError(f"method '{text}': write it as ROW=RUN, a name and a run's folder")
+        plain = name.removesuffix(WITHOUT_HANDS).removesuffix(WITHOUT_TEXT)
+        if not separator and plain in CONDITIONING_OF:
+            raise UsageError(
+                f"method '{text}': needs a run trained with conditioning {CONDITIONING_OF[plain]}; "
+                f"write it as '{text}=RUN'"
+            )
+        if not separator and plain not in {STATIC_COPY, DWM, SDEDIT}:
+            known = ", ".join((STATIC_COPY, SDEDIT, DWM, *(f"{row}=RUN" for row in CONDITIONING_OF)))
+            raise UsageError(f"method '{text}': unknown; choose from {known}, or ROW=RUN")
+        changes: dict[str, object] = {}
+        if WITHOUT_TEXT in name:
+            changes["use_text"] = False
+        if WITHOUT_HANDS in name:
+            changes["use_hands"] = False
+        if plain == SDEDIT:
+            changes["strength"] = SDEDIT_STRENGTH
+        return cls(
+            name=name,
+            base=base,
+            run=Path(own_run) if separator else run,
+            sampler=sampler.model_copy(update=changes),
+            options=options,
+        )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it samples from a run."""
+        return not self.name.startswith((STATIC_COPY, SDEDIT))
 
     def describe(self) -> MethodDescription:
         """What the method is, without loading weights.
 
         Raises:
-            DwmError: there is no run, or it has no checkpoint.
+            DwmError: there is no run, it has no checkpoint, or it was trained otherwise than its row says.
         """
         if self.name == STATIC_COPY:
             return MethodDescription(name=STATIC_COPY, uses_seed=False)
-        return describe_dwm(self.run, self.sampler)
+        if self.is_trained:
+            return describe_run(self.run, self.sampler, name=self.name)
+        return describe_base_method(describe_base(self.base), self.sampler, self.name)
 
     def load(self, dataset: Dataset, geometry: ClipGeometry) -> Method:
         """Load the method's weights, if it has any.
@@ -60,5 +121,10 @@ class MethodSource(BaseModel):
         """
         if self.name == STATIC_COPY:
             return StaticCopy(dataset, geometry)
+        self.describe()  # refuses a run that was trained otherwise than its row says, before weights are loaded
         store = LatentStore(dataset, describe_base(self.base), geometry)
-        return Dwm(Sampler.from_run(self.base, self.run, store=store), store, self.sampler)
+        if self.is_trained:
+            sampler = Sampler.from_run(self.base, self.run, store=store, options=self.options)
+        else:
+            sampler = Sampler.from_base(self.base, geometry, store=store, options=self.options)
+        return Sampled(sampler, store, self.sampler, self.name)

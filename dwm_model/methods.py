@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +15,7 @@ from manifests.schema import Clip
 from render.video import Frames, read_clip_video
 
 if TYPE_CHECKING:
+    from dwm_model.base_model import BaseDescription
     from dwm_model.latents import LatentStore
     from dwm_model.sampling import Sampler, SamplerConfig
 
@@ -22,6 +24,21 @@ DWM = "DWM"
 
 STATIC_COPY = "static copy"
 """Name of the method that shows the static video as it is: what a model has to beat."""
+
+SDEDIT = "CVX SDEdit"
+"""The paper's baseline without training: the static video noised and denoised again with the text (section 4)."""
+
+SDEDIT_STRENGTH = 0.75
+"""How far the baseline noises the static video (section 4); it takes 50 steps, of which this share is done."""
+
+FINE_TUNED = "CVX-Fun fine-tuned"
+"""The paper's baseline fine-tuned without hands: a run of conditioning ``none``."""
+
+INTERDYN = "InterDyn-like"
+"""The paper's baseline with a control branch: a run of conditioning ``controlnet``."""
+
+CONDITIONING_OF = {FINE_TUNED: "none", INTERDYN: "controlnet"}
+"""What a run must have been trained with to stand in a row of this name."""
 
 
 class MethodDescription(BaseModel):
@@ -35,6 +52,9 @@ class MethodDescription(BaseModel):
     checkpoint_step: int | None = Field(default=None, description="Step of the checkpoint.")
     num_inference_steps: int | None = Field(default=None, description="Denoising steps; null without sampling.")
     guidance_scale: float | None = Field(default=None, description="Text guidance; null without sampling.")
+    use_text: bool = Field(default=True, description="Whether the prompt is used.")
+    use_hands: bool = Field(default=True, description="Whether the hands are used.")
+    strength: float = Field(default=1.0, description="How far the static video is noised at the start; 1: all noise.")
     base_hash: str | None = Field(default=None, description="Hash of the base model's files.")
     base_is_untrained: bool = Field(default=False, description="The base has random weights: no results.")
 
@@ -48,6 +68,18 @@ class Method(Protocol):
 
     def generate(self, clip: Clip, seed: int) -> Frames:
         """Make the interaction video of a clip, uint8 [T, H, W, 3] RGB; the same for the same clip and seed.
+
+        Raises:
+            DwmError: the clip lacks what the method needs.
+        """
+
+
+@runtime_checkable
+class BatchMethod(Method, Protocol):
+    """A method that makes several videos of a clip at the price of one encoding."""
+
+    def generate_batch(self, clip: Clip, seeds: Sequence[int]) -> list[Frames]:
+        """Videos of a clip, one a seed, each the same as ``generate`` makes.
 
         Raises:
             DwmError: the clip lacks what the method needs.
@@ -78,23 +110,31 @@ class StaticCopy:
         return read_clip_video(self._dataset.absolute(clip.static_path), **self._geometry.model_dump())
 
 
-def describe_dwm(run_folder: Path, config: SamplerConfig, checkpoint_step: int | None = None) -> MethodDescription:
+def describe_run(
+    run_folder: Path, config: SamplerConfig, checkpoint_step: int | None = None, *, name: str = DWM
+) -> MethodDescription:
     """Describe a run's checkpoint as a method, without loading any weights, for planning.
 
     Args:
         run_folder: The training run.
         config: Sampler settings.
         checkpoint_step: Which checkpoint; None takes the newest, as ``Sampler.from_run`` does.
+        name: Row of the table.
 
     Raises:
-        DwmError: no run there, or no such checkpoint.
+        DwmError: no run there, no such checkpoint, or the run was trained otherwise than its row says.
     """
     from dwm_model.checkpoints import read_identity
     from dwm_model.sampling import choose_checkpoint
 
     identity = read_identity(run_folder)
+    required = CONDITIONING_OF.get(name.partition(" without ")[0], identity.config.conditioning)
+    if identity.config.conditioning != required:
+        raise DwmError(
+            f"{run_folder}: trained with conditioning {identity.config.conditioning}; row '{name}' needs {required}"
+        )
     return MethodDescription(
-        name=DWM,
+        name=name,
         uses_seed=True,
         run_id=identity.run_id,
         checkpoint_step=choose_checkpoint(run_folder, checkpoint_step),
@@ -104,10 +144,21 @@ def describe_dwm(run_folder: Path, config: SamplerConfig, checkpoint_step: int |
     )
 
 
-class Dwm:
-    """The fine-tuned model: samples from a clip's cached static and hand latents and its prompt (paper section 3.2)."""
+def describe_base_method(base: BaseDescription, config: SamplerConfig, name: str = SDEDIT) -> MethodDescription:
+    """Describe a base without a run as a method."""
+    return MethodDescription(
+        name=name,
+        uses_seed=True,
+        base_hash=base.base_hash,
+        base_is_untrained=base.is_untrained,
+        **config.model_dump(),
+    )
 
-    def __init__(self, sampler: Sampler, store: LatentStore, config: SamplerConfig) -> None:
+
+class Sampled:
+    """A sampler as a method: videos from a clip's cached conditions and its prompt (paper section 3.2)."""
+
+    def __init__(self, sampler: Sampler, store: LatentStore, config: SamplerConfig, name: str = DWM) -> None:
         """Sample with ``sampler`` from the latents in ``store``.
 
         Raises:
@@ -121,13 +172,14 @@ class Dwm:
         self._sampler = sampler
         self._store = store
         self._config = config
+        self._name = name
 
     @property
     def description(self) -> MethodDescription:
-        """What it is; equal to what ``describe_dwm`` says of the same checkpoint and settings."""
+        """What it is; equal to what ``describe_run`` says of the same checkpoint and settings."""
         base = self._sampler.base.description
         return MethodDescription(
-            name=DWM,
+            name=self._name,
             uses_seed=True,
             run_id=self._sampler.run_id,
             checkpoint_step=self._sampler.checkpoint_step,
@@ -137,12 +189,19 @@ class Dwm:
         )
 
     def generate(self, clip: Clip, seed: int) -> Frames:
-        """Sample the interaction video.
+        """Sample one interaction video.
 
         Raises:
-            DwmError: the clip is not encoded, or the network gives values that are not finite.
+            DwmError: see `generate_batch`.
         """
-        latents = self._store.load(clip.clip_id)
-        return self._sampler.generate(
-            latents.static, latents.hands, clip.prompt, seed, self._config, clip_id=clip.clip_id
-        )
+        return self.generate_batch(clip, [seed])[0]
+
+    def generate_batch(self, clip: Clip, seeds: Sequence[int]) -> list[Frames]:
+        """Sample interaction videos of one clip.
+
+        Raises:
+            DwmError: the clip is not encoded, lacks the hands that the run needs, or the network gives values that are
+                not finite.
+        """
+        conditions = self._sampler.load_conditions(self._store, clip.clip_id)
+        return self._sampler.generate(conditions, clip.prompt, seeds, self._config, clip_id=clip.clip_id)

@@ -1,8 +1,8 @@
 """Prompt embeddings: the text encoder runs once a prompt, and is not in memory while training.
 
 An embedding lies in ``latents/<base name>-<hash8>/prompts/<hash of the prompt>.safetensors``, float16 [tokens, dim],
-padded to the base's text length as the CogVideoX pipelines do (no attention mask). The empty prompt, which guidance
-and prompt dropout need, is always there.
+padded to the base's text length as the base's pipelines do: CogVideoX without attention mask, Wan with one and zeros in
+the place of the padding. The empty prompt, which guidance and prompt dropout need, is always there.
 """
 
 from __future__ import annotations
@@ -45,9 +45,14 @@ def embed_prompt(base: DiffusionBase, prompt: str) -> torch.Tensor:
     tokens = base.tokenizer(
         prompt, padding="max_length", max_length=length, truncation=True, add_special_tokens=True, return_tensors="pt"
     )
+    ids, mask = tokens.input_ids.to(base.device), tokens.attention_mask.to(base.device)
     with torch.inference_mode():
-        embedding: torch.Tensor = base.text_encoder(tokens.input_ids.to(base.device))[0][0]
-    return embedding.to(torch.float16).float().cpu()
+        if base.family.is_wan:
+            embedding = base.text_encoder(ids, mask)[0][0] * mask[0][:, None]
+        else:
+            embedding = base.text_encoder(ids)[0][0]
+    rounded: torch.Tensor = embedding.to(torch.float16).float().cpu()
+    return rounded
 
 
 def is_prompt_embedded(dataset: Dataset, base: BaseDescription, prompt: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dwm_model.geometry import ClipGeometry
 from dwm_model.lora import LoraSettings
+from dwm_model.recomputation import RecomputationPolicy
 from manifests.errors import DwmError, UsageError
 from manifests.profiles import get_profile
 
@@ -24,6 +25,15 @@ def profile_geometry(profile_name: str) -> ClipGeometry:
     return ClipGeometry(width=profile.width, height=profile.height, num_frames=profile.num_frames)
 
 
+OPERATIONAL_FIELDS = frozenset({"keep_checkpoints", "tensorboard", "wandb_project"})
+"""Settings that do not change what is learned: a run may be continued with others."""
+
+
+def _policy_of_old_runs(value: Any) -> Any:
+    """Name of a checkpointing policy that earlier versions wrote as true or false."""
+    return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
+
+
 class TrainConfig(BaseModel):
     """Settings of a training run (paper section 3.2 and Appendix A; batch 7 x 2 on 4 GPUs is the paper's 56)."""
 
@@ -31,10 +41,14 @@ class TrainConfig(BaseModel):
 
     geometry: ClipGeometry = Field(default=profile_geometry("paper"), description="Size and length of the clips.")
     conditioning: str = Field(default="hand_mesh", description="How hands enter the network: see `conditioning`.")
-    lora: LoraSettings = Field(default=LoraSettings(), description="Adapter that is trained.")
+    mode: Literal["lora", "full"] = Field(
+        default="lora",
+        description="What trains: adapter, patch projection and what the conditioning adds, or the whole network.",
+    )
+    lora: LoraSettings = Field(default=LoraSettings(), description="Adapter that is trained in mode lora.")
 
     max_steps: int = Field(default=15_000, description="Optimizer steps; the schedule ends here.", gt=0)
-    batch_size: int = Field(default=7, description="Clips in one forward pass.", gt=0)
+    batch_size: int = Field(default=7, description="Clips in one forward pass of each process.", gt=0)
     accumulation_steps: int = Field(default=2, description="Forward passes in one optimizer step.", gt=0)
     learning_rate: float = Field(default=1e-4, description="Peak learning rate.", gt=0)
     adam_betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Decay of AdamW's two moments.")
@@ -45,13 +59,33 @@ class TrainConfig(BaseModel):
     )
     max_grad_norm: float = Field(default=1.0, description="Gradients are scaled down to this norm.", gt=0)
 
+    source_weights: dict[str, float] | None = Field(
+        default=None,
+        description="Share of each source, such as trumans 0.5, taste_rob 0.5; null visits all clips equally often.",
+    )
     prompt_dropout: float = Field(default=0.0, description="Share of clips trained with the empty prompt.", ge=0, le=1)
     hand_dropout: float = Field(default=0.0, description="Share of clips trained with a zero hand latent.", ge=0, le=1)
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Arithmetic of the frozen network; auto: bfloat16 on CUDA, float32 on the CPU."
     )
-    gradient_checkpointing: bool = Field(
-        default=True, description="Recompute activations in the backward pass: less memory, a third more arithmetic."
+    gradient_checkpointing: Annotated[RecomputationPolicy, BeforeValidator(_policy_of_old_runs)] = Field(
+        default="full",
+        description="Activations that the backward pass computes again: none; selective: all but the attentions' "
+        "results; full: all but each block's input (least memory, a third more arithmetic).",
+    )
+    fused_optimizer: bool = Field(default=True, description="Update all weights in one kernel.")
+    compile_blocks: bool = Field(default=False, description="Compile the transformer's blocks with torch.compile.")
+    parallelism: Literal["ddp", "fsdp2"] = Field(
+        default="ddp",
+        description="Several processes: ddp has a whole network in each, fsdp2 shards weights and optimizer over them.",
+    )
+    ema_decay: float | None = Field(
+        default=None, description="Decay of a moving average of the weights, kept beside them; null: none.", gt=0, lt=1
+    )
+    divergence_ratio: float | None = Field(
+        default=5.0,
+        description="Stop when the mean loss of 50 steps exceeds this many times that of the first 50; null: never.",
+        gt=1,
     )
     seed: int = Field(default=0, description="Seed of adapter, data order, noise and timesteps.")
 
@@ -62,6 +96,15 @@ class TrainConfig(BaseModel):
     validate_every: int = Field(default=500, description="Steps between validations, besides the first and last.", gt=0)
     num_validation_clips: int = Field(default=8, description="Validation clips that are used, first by id.", ge=0)
     num_validation_timesteps: int = Field(default=8, description="Evenly spread timesteps for each of them.", gt=0)
+
+    tensorboard: bool = Field(default=True, description="Write curves for TensorBoard into the run's folder.")
+    wandb_project: str | None = Field(
+        default=None, description="Send curves to this Weights & Biases project (needs `pip install wandb`)."
+    )
+
+    def defining_fields(self) -> dict[str, Any]:
+        """Settings that what is learned depends on, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(OPERATIONAL_FIELDS))
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (from 1): linear warm-up, then cosine with hard restarts."""
@@ -82,7 +125,7 @@ PRESETS: dict[str, TrainConfig] = {
         accumulation_steps=1,
         learning_rate=3e-3,
         warmup_steps=20,
-        gradient_checkpointing=False,
+        gradient_checkpointing="none",
         checkpoint_every=100,
         keep_checkpoints=2,
         validate_every=50,

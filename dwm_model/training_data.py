@@ -1,18 +1,20 @@
-"""What a training step is fed: which clips, in which order, and their cached tensors."""
+"""What a training step is fed: which clips, their cached tensors, and all that is random about them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pyarrow.dataset as ds
 
-from dwm_model.latents import LatentStore, posterior_mean, sample_posterior
+from dwm_model.clip_order import stable_seed
+from dwm_model.condition_data import ConditionBatch
+from dwm_model.conditioning import get_conditioning
+from dwm_model.latents import LatentStore, VideoRole, posterior_mean, sample_posterior
 from dwm_model.train_config import TrainConfig
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.hashing import short_id
 from manifests.schema import ClipStatus, Review, Split
 
 if TYPE_CHECKING:
@@ -25,15 +27,47 @@ class Batch:
 
     Attributes:
         interaction_bcfhw: latents of the ground truth, [B, 16, F, H, W].
-        static_bcfhw: latents of the static-scene videos.
-        hands_bcfhw: latents of the hand-mesh videos.
+        conditions: what the network is told of the clips.
         text_bld: prompt embeddings, [B, tokens, dim].
     """
 
     interaction_bcfhw: torch.Tensor
-    static_bcfhw: torch.Tensor
-    hands_bcfhw: torch.Tensor
+    conditions: ConditionBatch
     text_bld: torch.Tensor
+
+    def expand(self, count: int) -> Batch:
+        """A batch of one clip, ``count`` times."""
+        return Batch(
+            interaction_bcfhw=self.interaction_bcfhw.expand(count, -1, -1, -1, -1),
+            conditions=self.conditions.expand(count),
+            text_bld=self.text_bld.expand(count, -1, -1),
+        )
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of several."""
+        import torch
+
+        return cls(
+            interaction_bcfhw=torch.cat([batch.interaction_bcfhw for batch in batches]),
+            conditions=ConditionBatch.concatenate([batch.conditions for batch in batches]),
+            text_bld=torch.cat([batch.text_bld for batch in batches]),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Clips with what is drawn for them, on the CPU.
+
+    Attributes:
+        clips: their tensors.
+        noise_bfchw: noise for the interaction latents as the network takes them, [B, F, 16, H, W].
+        timesteps_b: training timesteps, [B].
+    """
+
+    clips: Batch
+    noise_bfchw: torch.Tensor
+    timesteps_b: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -43,99 +77,98 @@ class ClipSelection:
     Attributes:
         train: prompt of each clip that is trained on.
         validation: prompt of each clip that the validation loss uses.
+        sources: source of each clip that is trained on, such as ``trumans``.
+        refused: reason for each clip that the conditioning cannot use.
     """
 
     train: dict[str, str]
     validation: dict[str, str]
+    sources: dict[str, str]
+    refused: dict[str, str]
 
 
 def select_clips(dataset: Dataset, config: TrainConfig) -> ClipSelection:
     """Choose the clips of a run: ready ones that nobody rejected; validation clips are never trained on.
 
+    Clips that lack what the conditioning needs (such as hand poses) are left out.
+
     Raises:
-        DwmError: there is no train clip.
+        DwmError: there is no train clip, or none that the conditioning can use.
     """
-    train = _clips_of(dataset, Split.TRAIN)
+    train, validation = _clips_of(dataset, Split.TRAIN), _clips_of(dataset, Split.VALIDATION)
     if not train:
         raise DwmError(f"{dataset.root}: no ready clip in the train split; run `dwm split`, or build more clips")
-    validation = _clips_of(dataset, Split.VALIDATION)
-    return ClipSelection(train, dict(list(validation.items())[: config.num_validation_clips]))
+    everything = [clip_id for clip_id, _, _ in (*train, *validation)]
+    refused = get_conditioning(config.conditioning).refused_clips(dataset, everything)
+    usable = [clip for clip in train if clip[0] not in refused]
+    if not usable:
+        clip_id, reason = min(refused.items())
+        raise DwmError(
+            f"{dataset.root}: conditioning {config.conditioning} can use none of {len(train)} train clips, the first: "
+            f"clip {clip_id}: {reason}"
+        )
+    seen = [clip for clip in validation if clip[0] not in refused][: config.num_validation_clips]
+    return ClipSelection(
+        train={clip_id: prompt for clip_id, prompt, _ in usable},
+        validation={clip_id: prompt for clip_id, prompt, _ in seen},
+        sources={clip_id: source for clip_id, _, source in usable},
+        refused=refused,
+    )
 
 
-def _clips_of(dataset: Dataset, split: Split) -> dict[str, str]:
+def _clips_of(dataset: Dataset, split: Split) -> list[tuple[str, str, str]]:
+    """Id, prompt and source of a split's usable clips, sorted by id."""
     field = ds.field
     accepted = field("review").is_null() | (field("review") != Review.REJECTED.value)
     where = (field("status") == ClipStatus.READY.value) & (field("split") == split.value) & accepted
-    table = dataset.clips.read(["clip_id", "prompt"], where)
-    return dict(zip(table.column("clip_id").to_pylist(), table.column("prompt").to_pylist(), strict=True))
-
-
-class ClipOrder:
-    """The endless sequence of clips that training visits: a new seeded permutation each epoch.
-
-    The clip at a position depends on seed and position only, so that a position is all that resuming needs, and
-    ranks can share one sequence by taking positions in turn.
-    """
-
-    def __init__(self, clip_ids: list[str], seed: int) -> None:
-        self._clip_ids = clip_ids
-        self._seed = seed
-        self._permutation = lru_cache(maxsize=2)(self._make_permutation)
-
-    def at(self, position: int) -> str:
-        """Clip at a position (from 0)."""
-        epoch, index = divmod(position, len(self._clip_ids))
-        return self._clip_ids[self._permutation(epoch)[index]]
-
-    def _make_permutation(self, epoch: int) -> list[int]:
-        import torch
-
-        generator = torch.Generator().manual_seed(stable_seed("order", self._seed, epoch))
-        return [int(index) for index in torch.randperm(len(self._clip_ids), generator=generator)]
+    columns = ["clip_id", "prompt", "source"]
+    table = dataset.clips.read(columns, where)
+    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
 
 
 def load_training_batch(
-    store: LatentStore, clips: list[tuple[str, str]], config: TrainConfig, generator: torch.Generator
-) -> Batch:
-    """Load clips and draw their posterior samples and dropout.
+    store: LatentStore, clips: Sequence[tuple[str, str]], positions: Sequence[int], config: TrainConfig, timesteps: int
+) -> TrainingBatch:
+    """Load clips and draw all that is random about them: posterior samples, dropout, noise, timestep.
+
+    What is drawn for a clip depends on the run's seed and the clip's position in the data order only, so that it is the
+    same whichever process takes the clip, and whatever the dropout rates are.
 
     Args:
         store: cached latents.
         clips: id and prompt of each clip.
-        config: dropout rates. A clip without prompt has the empty prompt's embedding, one without hands a zero latent.
-        generator: randomness of the rank. The same numbers are drawn whatever the rates are.
+        positions: position of each in the data order.
+        config: conditioning, seed and dropout rates. A clip without prompt has the empty prompt's embedding, one
+            without hands has zeros in their place.
+        timesteps: training timesteps of the schedule; they are drawn uniformly below it (paper equation 7).
+
+    Raises:
+        DwmError: a clip or its prompt is not encoded, or its files are damaged.
     """
     import torch
 
-    columns: tuple[list[torch.Tensor], ...] = ([], [], [], [])
-    for clip_id, prompt in clips:
-        latents = store.load(clip_id)
-        if latents.interaction is None:
-            raise DwmError(f"clip {clip_id}: its latents have no interaction video; run `dwm encode` again")
-        samples = [sample_posterior(one, generator) for one in (latents.interaction, latents.static, latents.hands)]
+    conditioning = get_conditioning(config.conditioning)
+    loaded: list[Batch] = []
+    noises: list[torch.Tensor] = []
+    times: list[torch.Tensor] = []
+    for (clip_id, prompt), position in zip(clips, positions, strict=True):
+        generator = torch.Generator().manual_seed(stable_seed("clip", config.seed, position))
+        interaction = sample_posterior(store.moments(clip_id, VideoRole.INTERACTION), generator)[None]
+        conditions = conditioning.load(store, [clip_id], generator)
         prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
         if hand_draw < config.hand_dropout:
-            samples[2] = torch.zeros_like(samples[2])
-        embedding = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)
-        for column, tensor in zip(columns, [*samples, embedding], strict=True):
-            column.append(tensor)
-    interaction, static, hands, text = (torch.stack(column) for column in columns)
-    return Batch(interaction, static, hands, text)
+            conditions = conditions.without_hands()
+        text = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)[None]
+        loaded.append(Batch(interaction, conditions, text))
+        noises.append(torch.randn(interaction.transpose(1, 2).shape, generator=generator))
+        times.append(torch.randint(0, timesteps, (1,), generator=generator))
+    return TrainingBatch(Batch.concatenate(loaded), torch.cat(noises), torch.cat(times))
 
 
-def load_validation_clip(store: LatentStore, clip_id: str, prompt: str) -> Batch:
+def load_validation_clip(store: LatentStore, clip_id: str, prompt: str, conditioning_name: str) -> Batch:
     """Load one clip with its posterior means: nothing random."""
-    latents = store.load(clip_id)
-    if latents.interaction is None:
-        raise DwmError(f"clip {clip_id}: its latents have no interaction video; run `dwm encode` again")
     return Batch(
-        interaction_bcfhw=posterior_mean(latents.interaction)[None],
-        static_bcfhw=posterior_mean(latents.static)[None],
-        hands_bcfhw=posterior_mean(latents.hands)[None],
+        interaction_bcfhw=posterior_mean(store.moments(clip_id, VideoRole.INTERACTION))[None],
+        conditions=get_conditioning(conditioning_name).load(store, [clip_id]),
         text_bld=store.prompt_embedding(prompt)[None],
     )
-
-
-def stable_seed(*parts: str | int) -> int:
-    """Seed of a generator from what defines it; the same on every machine."""
-    return int(short_id(*parts), 16) % 2**63

@@ -12,7 +12,7 @@ from dwm_model.lpips import LpipsNet
 from dwm_model.method_sources import METHOD_NAMES, MethodSource
 from dwm_model.metrics import MetricOptions
 from dwm_model.results import BenchmarkResult, plan_benchmark
-from dwm_model.sampling import SamplerConfig
+from dwm_model.sampling import SamplerConfig, SamplerOptions
 from manifests.benchmarks import BenchmarkSettings, freeze
 from manifests.dataset import Dataset
 from manifests.schema import Split
@@ -33,6 +33,7 @@ class BenchmarkParameters(BaseModel):
     methods: list[str] = Field(default=list(METHOD_NAMES), description="Rows of the table.")
     num_inference_steps: int = Field(default=50, description="Denoising steps a video.", gt=0)
     guidance_scale: float = Field(default=6.0, description="Weight of the text.", ge=1)
+    options: SamplerOptions = Field(default=SamplerOptions(), description="Batch size and memory of the sampler.")
     lpips: bool = Field(default=True, description="Compute LPIPS (VGG), as the paper does.")
     dreamsim: bool = Field(default=True, description="Compute DreamSim where its weights are.")
     videos_a_task: int = Field(default=24, description="Videos that one task generates.", gt=0)
@@ -45,7 +46,7 @@ class BenchmarkParameters(BaseModel):
     def sources(self) -> list[MethodSource]:
         """The methods, in order."""
         sampler = SamplerConfig(num_inference_steps=self.num_inference_steps, guidance_scale=self.guidance_scale)
-        return MethodSource.of(self.methods, self.base, self.run, sampler)
+        return MethodSource.of(self.methods, self.base, self.run, sampler, self.options)
 
     def metric_options(self) -> MetricOptions:
         """What is measured."""

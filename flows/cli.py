@@ -9,10 +9,12 @@ import typer
 
 from flows.cli_data import build_app, check, explain, export_app, gc, split
 from flows.cli_generate import benchmark, generate
-from flows.cli_model import encode, metrics, train
+from flows.cli_model import encode, metrics
 from flows.cli_run import demo, doctor
 from flows.cli_services import down, status, up
 from flows.cli_support import set_up_logging
+from flows.cli_train import train
+from flows.cli_weights import import_lora
 
 app = typer.Typer(
     name="dwm",
@@ -45,6 +47,7 @@ app.add_typer(build_app, name="build")
 app.add_typer(export_app, name="export")
 for command in (demo, split, check, explain, encode, train, generate, metrics, benchmark, gc, doctor, up, status, down):
     app.command()(command)
+app.command("import-lora")(import_lora)
 
 
 def main() -> None:

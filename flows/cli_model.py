@@ -1,4 +1,4 @@
-"""Commands about the model: encode, train, generate, metrics, benchmark."""
+"""Commands about the model: encode and metrics."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ import typer
 from pydantic import BaseModel, Field
 
 from flows.cli_data import DatasetArgument
-from flows.cli_support import (
-    EXIT_INTERRUPTED,
-    EXIT_PROBLEMS,
-    JsonOption,
-    one_line_errors,
-    progress,
-    report,
-    say,
-    step_progress,
-)
+from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progress, report
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
 
-BaseOption = Annotated[Path, typer.Option(help="Base model folder in the diffusers layout.")]
+BaseOption = Annotated[Path, typer.Option(help="Base model: a folder in the diffusers layout, or a hub id.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the training run.")]
 
 
@@ -85,6 +76,10 @@ def encode(
     base: BaseOption,
     profile: Annotated[str, typer.Option(help="Size and length of the clips as the model sees them.")] = "paper",
     shard_size: Annotated[int, typer.Option(help="Clips a shard.", min=1)] = 16,
+    hand_masks: Annotated[
+        bool,
+        typer.Option("--hand-masks", help="Encode silhouettes of the hands as well, for hand_mask and controlnet."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cache latents and prompt embeddings of a dataset; only what is missing is computed.
@@ -92,58 +87,25 @@ def encode(
     Example: `dwm encode out/dataset --base out/demo/base --profile mini`
     """
     from dwm_model.base_model import load_base
-    from dwm_model.latents import encode_shard, plan_encoding, record_failures
+    from dwm_model.latents import ShardKind, encode_shard, plan_encoding, record_failures
     from dwm_model.prompts import encode_prompts
     from dwm_model.train_config import profile_geometry
 
     opened, geometry, model = Dataset.open(dataset), profile_geometry(profile), load_base(base)
-    plan = plan_encoding(opened, model.description, geometry, shard_size)
+    kinds = tuple(ShardKind) if hand_masks else (ShardKind.VIDEOS,)
+    plan = [
+        (kind, chunk)
+        for kind in kinds
+        for chunk in plan_encoding(opened, model.description, geometry, shard_size, kind)
+    ]
     prompts = encode_prompts(opened, model)
-    reports = [encode_shard(opened, model, geometry, chunk) for chunk in progress(plan, "encode")]
+    reports = [encode_shard(opened, model, geometry, chunk, kind) for kind, chunk in progress(plan, "encode")]
     for shard in reports:
         record_failures(opened, shard)
     failures = {clip: reason for shard in reports for clip, reason in shard.failures.items()}
-    result = EncodeSummary(prompts=prompts, clips=sum(len(shard.encoded) for shard in reports), failures=failures)
+    clips = {clip for shard in reports for clip in shard.encoded}
+    result = EncodeSummary(prompts=prompts, clips=len(clips), failures=failures)
     lines = [f"failed  {clip}: {reason}" for clip, reason in failures.items()]
     report(result, as_json, [*lines, f"encoded {result.clips} clips at {geometry} and {prompts} prompts"])
     if failures:
         raise typer.Exit(EXIT_PROBLEMS)
-
-
-@one_line_errors
-def train(
-    dataset: DatasetArgument,
-    base: BaseOption,
-    run: RunOption,
-    config: Annotated[Path | None, typer.Option(help="JSON file with training settings.")] = None,
-    preset: Annotated[str, typer.Option(help="Settings by name when there is no file: paper or tiny.")] = "paper",
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the settings' number.", min=1)] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Fine-tune a base model with LoRA on cached latents; an interrupted run continues from its last checkpoint.
-
-    Example: `dwm train out/dataset --base out/demo/base --run out/run --preset tiny`
-    """
-    from dwm_model.train import StopRequest
-    from dwm_model.train_config import get_preset, read_train_config
-    from dwm_model.training import train as train_model
-
-    settings = read_train_config(config) if config else get_preset(preset)
-    if steps is not None:
-        settings = settings.model_copy(update={"max_steps": steps})
-    stop = StopRequest()
-    with step_progress("train", settings.max_steps) as advance_to:
-        result = train_model(
-            Dataset.open(dataset),
-            base,
-            run,
-            settings,
-            resume=True,
-            should_stop=stop.is_asked,
-            on_step=lambda record: advance_to(record.step),
-        )
-    validation = f"validation loss {result.validation_loss_first} -> {result.validation_loss_last}"
-    report(result, as_json, [f"{run}: {result.steps} steps, {validation}"])
-    if not result.is_complete:
-        say(f"{run}: stopped at step {result.steps}; run the same command again to continue")
-        raise typer.Exit(EXIT_INTERRUPTED)

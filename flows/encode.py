@@ -8,7 +8,7 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import describe_base
-from dwm_model.latents import plan_encoding
+from dwm_model.latents import ShardKind, plan_encoding
 from dwm_model.train_config import profile_geometry
 from manifests.dataset import Dataset
 from tasks.encoding import encode_latent_shard, encode_prompt_embeddings
@@ -23,6 +23,7 @@ class EncodeParameters(BaseModel):
     base: Path = Field(description="The base model's folder in the diffusers layout.")
     profile: str = Field(default="paper", description="Size and length of the encoded clips.")
     shard_size: int = Field(default=16, description="Clips a shard.", gt=0)
+    hand_masks: bool = Field(default=False, description="Encode silhouettes of the hands as well.")
 
 
 class EncodeResult(BaseModel):
@@ -36,12 +37,14 @@ class EncodeResult(BaseModel):
 def encode(parameters: EncodeParameters) -> EncodeResult:
     """Plan the shards that are missing, then encode them one after another."""
     geometry = profile_geometry(parameters.profile)
-    plan = plan_encoding(
-        Dataset.open(parameters.dataset), describe_base(parameters.base), geometry, parameters.shard_size
-    )
+    dataset, base = Dataset.open(parameters.dataset), describe_base(parameters.base)
+    kinds = tuple(ShardKind) if parameters.hand_masks else (ShardKind.VIDEOS,)
+    plan = [
+        (kind, chunk) for kind in kinds for chunk in plan_encoding(dataset, base, geometry, parameters.shard_size, kind)
+    ]
     encode_prompt_embeddings(parameters.dataset, parameters.base)
-    reports = [encode_latent_shard(parameters.dataset, parameters.base, geometry, chunk) for chunk in plan]
+    reports = [encode_latent_shard(parameters.dataset, parameters.base, geometry, chunk, kind) for kind, chunk in plan]
     return EncodeResult(
-        encoded=sum(len(report.encoded) for report in reports),
+        encoded=len({clip for report in reports for clip in report.encoded}),
         failures={clip: reason for report in reports for clip, reason in report.failures.items()},
     )

@@ -23,9 +23,11 @@ class TrainParameters(BaseModel):
     config: TrainConfig = Field(
         default_factory=TrainConfig, description="Training configuration; the paper's values by default."
     )
+    processes: int = Field(default=1, description="Processes on the worker's machine: one a GPU.", gt=0)
 
 
 @flow(name="train")
 def train(parameters: TrainParameters) -> TrainSummary:
     """Train in a subprocess that can be killed; its progress is an artifact."""
-    return train_in_subprocess(parameters.dataset, parameters.base, parameters.run, parameters.config)
+    chosen = parameters
+    return train_in_subprocess(chosen.dataset, chosen.base, chosen.run, chosen.config, chosen.processes)

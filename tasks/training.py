@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,26 +12,18 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 import dwm_model
+from dwm_model.launcher import REQUESTED_CONFIG_FILE, SECONDS_TO_STOP, train_arguments
+from dwm_model.run_log import LOSSES_FILE, last_step
 from dwm_model.train_config import TrainConfig
 from dwm_model.training import TrainSummary
 from manifests import atomic
 from manifests.errors import DwmError
 from tasks.artifacts import ProgressArtifact
 
-SECONDS_TO_FINISH_A_STEP = 60.0
+SECONDS_TO_FINISH_A_STEP = SECONDS_TO_STOP + 30.0
 """How long the trainer may take after SIGTERM to write its checkpoint before it is killed."""
 
 _POLL_SECONDS = 0.5
-
-
-def _last_step(losses: Path) -> int:
-    """Step of the last whole line of ``losses.jsonl``; 0 when there is none."""
-    if not losses.exists():
-        return 0
-    with losses.open("rb") as stream:
-        stream.seek(max(0, losses.stat().st_size - 4096))
-        whole_lines = [line for line in stream.read().split(b"\n")[:-1] if line.startswith(b"{")]
-    return int(json.loads(whole_lines[-1])["step"]) if whole_lines else 0
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -46,8 +37,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @task(name="train")
-def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfig) -> TrainSummary:
-    """Train from the run's last checkpoint, or from the base, in a process of its own.
+def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfig, processes: int = 1) -> TrainSummary:
+    """Train from the run's last checkpoint, or from the base, in a process of its own, or in several.
+
+    Args:
+        dataset: the dataset's folder.
+        base: the base model's folder.
+        run: the run's folder.
+        config: settings.
+        processes: ranks on this machine; the subprocess starts and watches them.
 
     Returns:
         What the trainer reached.
@@ -55,10 +53,11 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
     Raises:
         DwmError: the trainer stopped with an error; its last line is the message.
     """
-    config_path = run / "requested_config.json"
+    config_path = run / REQUESTED_CONFIG_FILE
     atomic.write_text(config_path, config.model_dump_json(indent=2))
-    command = [sys.executable, "-m", "dwm_model.train", "--dataset", str(dataset), "--base", str(base)]
-    command += ["--run", str(run), "--config", str(config_path), "--resume", "--parent", str(os.getpid())]
+    arguments = train_arguments(dataset, base, run, ["--config", str(config_path)], resume=True)
+    command = [sys.executable, "-m", "dwm_model.train", *arguments, "--processes", str(processes)]
+    command += ["--parent", str(os.getpid())]
     package_root = str(Path(dwm_model.__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((package_root, os.environ.get("PYTHONPATH", "")))}
     log_path = run / "train.log"
@@ -69,11 +68,11 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
         try:
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
-                progress.update(_last_step(run / "losses.jsonl"), config.max_steps)
+                progress.update(last_step(run / LOSSES_FILE), config.max_steps)
         finally:
             if process.poll() is None:
                 _stop(process)
-    progress.update(_last_step(run / "losses.jsonl"), config.max_steps)
+    progress.update(last_step(run / LOSSES_FILE), config.max_steps)
     if process.returncode != 0:
         lines = log_path.read_text(errors="replace").strip().splitlines()
         raise DwmError(f"{log_path}: training stopped with code {process.returncode}: {lines[-1] if lines else ''}")

@@ -19,7 +19,8 @@ from dwm_model.bootstrap import mean_interval
 from dwm_model.checkpoints import RUN_FILE, RunIdentity, checkpoint_folder
 from dwm_model.generation import generate_chunk, pending_generations, plan_generations, read_generations
 from dwm_model.geometry import ClipGeometry
-from dwm_model.methods import Dwm, MethodDescription, StaticCopy, describe_dwm
+from dwm_model.method_sources import MethodSource
+from dwm_model.methods import MethodDescription, Sampled, StaticCopy, describe_run
 from dwm_model.metrics import MetricOptions
 from dwm_model.results import BenchmarkResult, SectionKind, collect_result, plan_benchmark
 from dwm_model.sampling import SamplerConfig
@@ -27,7 +28,7 @@ from dwm_model.tables import markdown_report, table_views
 from dwm_model.train_config import get_preset
 from manifests.benchmarks import BenchmarkSettings, FrozenBenchmark, freeze
 from manifests.dataset import Dataset
-from manifests.errors import DwmError
+from manifests.errors import DwmError, UsageError
 from manifests.schema import Clip, ClipStatus, GenerationStatus, Group, Source
 from render.video import Frames, read_clip_video, read_video, write_video
 
@@ -439,23 +440,28 @@ class RecordingSampler:
     geometry = GEOMETRY
     base = SimpleNamespace(description=SimpleNamespace(base_hash="base", is_untrained=True))
 
-    def generate(self, *arguments: object, clip_id: str) -> tuple[object, ...]:
-        return (*arguments, clip_id)
+    def load_conditions(self, store: object, clip_id: str) -> str:
+        return f"{clip_id} of {store.name}"
+
+    def generate(
+        self, conditions: str, prompt: str, seeds: list[int], config: SamplerConfig, clip_id: str
+    ) -> list[tuple[object, ...]]:
+        return [(conditions, prompt, seed, config, clip_id) for seed in seeds]
 
 
 def test_dwm_samples_from_the_clips_own_latents_and_prompt(dataset: Dataset) -> None:
-    store = SimpleNamespace(
-        geometry=GEOMETRY, load=lambda clip_id: SimpleNamespace(static=f"{clip_id} static", hands=f"{clip_id} hands")
-    )
+    store = SimpleNamespace(geometry=GEOMETRY, name="store")
     config = SamplerConfig(num_inference_steps=4, guidance_scale=2.0)
-    asked = Dwm(RecordingSampler(), store, config).generate(dataset.clips.get("clip1"), 7)
-    assert asked == ("clip1 static", "clip1 hands", "A hand pushes box 1.", 7, config, "clip1")
+    method = Sampled(RecordingSampler(), store, config)
+    asked = method.generate_batch(dataset.clips.get("clip1"), [7, 8])
+    assert asked == [("clip1 of store", "A hand pushes box 1.", seed, config, "clip1") for seed in (7, 8)]
+    assert method.generate(dataset.clips.get("clip1"), 7) == asked[0]
 
 
 def test_dwm_refuses_latents_of_another_size_than_its_run() -> None:
     other = SimpleNamespace(geometry=ClipGeometry(width=64, height=48, num_frames=3))
     with pytest.raises(DwmError, match=r"trained at 32x24x3, latents are 64x48x3"):
-        Dwm(RecordingSampler(), other, SamplerConfig())
+        Sampled(RecordingSampler(), other, SamplerConfig())
 
 
 def test_a_run_is_described_without_loading_it_as_its_sampler_describes_itself(tmp_path: Path) -> None:
@@ -469,9 +475,85 @@ def test_a_run_is_described_without_loading_it_as_its_sampler_describes_itself(t
     )
     (tmp_path / RUN_FILE).write_text(identity.model_dump_json())
     with pytest.raises(DwmError, match="no checkpoint yet"):
-        describe_dwm(tmp_path, SamplerConfig())
+        describe_run(tmp_path, SamplerConfig())
     for step in (10, 20):
         checkpoint_folder(tmp_path, step).mkdir(parents=True)
-    loaded = Dwm(RecordingSampler(), SimpleNamespace(geometry=GEOMETRY), SamplerConfig())
-    assert describe_dwm(tmp_path, SamplerConfig()) == loaded.description
-    assert describe_dwm(tmp_path, SamplerConfig(), 10).checkpoint_step == 10
+    loaded = Sampled(RecordingSampler(), SimpleNamespace(geometry=GEOMETRY), SamplerConfig())
+    assert describe_run(tmp_path, SamplerConfig()) == loaded.description
+    assert describe_run(tmp_path, SamplerConfig(), 10).checkpoint_step == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("DWM", ("DWM", "run", True, True, 1.0)),
+        ("DWM without text", ("DWM without text", "run", False, True, 1.0)),
+        ("DWM without hands", ("DWM without hands", "run", True, False, 1.0)),
+        ("CVX SDEdit", ("CVX SDEdit", "run", True, True, 0.75)),
+        ("CVX-Fun fine-tuned=runs/none", ("CVX-Fun fine-tuned", "runs/none", True, True, 1.0)),
+        ("hand mask=runs/mask", ("hand mask", "runs/mask", True, True, 1.0)),
+    ],
+)
+def test_rows_of_the_table_name_their_run_and_settings(text: str, expected: tuple[object, ...]) -> None:
+    (source,) = MethodSource.of([text], Path("base"), Path("run"), SamplerConfig())
+    settings = source.sampler
+    found = (source.name, str(source.run), settings.use_text, settings.use_hands, settings.strength)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Magic", "method 'Magic': unknown"),
+        ("InterDyn-like", "needs a run trained with conditioning controlnet"),
+        ("row=", "write it as ROW=RUN"),
+    ],
+)
+def test_unknown_rows_and_rows_without_their_run_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        MethodSource.of([text], Path("base"), Path("run"), SamplerConfig())
+
+
+def test_a_baselines_row_refuses_a_run_of_another_conditioning(tmp_path: Path) -> None:
+    identity = RunIdentity(
+        run_id="run",
+        base_name="tiny",
+        base_hash="base",
+        base_is_untrained=True,
+        dataset_hash="data",
+        config=get_preset("tiny"),
+    )
+    (tmp_path / RUN_FILE).write_text(identity.model_dump_json())
+    with pytest.raises(DwmError, match="trained with conditioning hand_mesh; row 'CVX-Fun fine-tuned' needs none"):
+        describe_run(tmp_path, SamplerConfig(), name="CVX-Fun fine-tuned")
+
+
+def test_videos_without_text_or_hands_have_ids_of_their_own(dataset: Dataset) -> None:
+    usual = TruthPlusOffset(dataset).description
+    methods = [usual, *(usual.model_copy(update={name: value}) for name, value in CHANGED_SETTINGS.items())]
+    ids = {plan_generations(dataset, ["clip0"], [0], GEOMETRY, method)[0].generation_id for method in methods}
+    assert len(ids) == 4
+
+
+CHANGED_SETTINGS = {"use_text": False, "use_hands": False, "strength": 0.75}
+
+
+@dataclass
+class CountingBatches(TruthPlusOffset):
+    """A stand-in model that makes the videos of a clip together."""
+
+    batches: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+
+    def generate_batch(self, clip: Clip, seeds: list[int]) -> list[Frames]:
+        self.batches.append((clip.clip_id, tuple(seeds)))
+        return [self.generate(clip, seed) for seed in seeds]
+
+
+def test_seeds_of_a_clip_are_generated_together_and_a_failing_clip_fails_alone(dataset: Dataset) -> None:
+    method = CountingBatches(dataset, fails_on="clip1")
+    plan = plan_generations(dataset, dataset.clips.keys(), (0, 1), GEOMETRY, method.description)
+    report = generate_chunk(dataset, plan, method, MetricOptions())
+    assert method.batches == [("clip0", (0, 1)), ("clip1", (0, 1)), ("clip2", (0, 1))]
+    assert (report.generated, report.failed) == (4, 2)
+    method.fails_on = None
+    assert generate_chunk(dataset, plan, method, MetricOptions()).skipped == 4

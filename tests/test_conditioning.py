@@ -8,8 +8,9 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import CogVideoXImageToVideoPipeline
 
 from dwm_model.base_model import BaseModel
-from dwm_model.conditioning import ConditionLatents, get_conditioning, known_mask_value, widen_input
-from dwm_model.families import FAMILIES
+from dwm_model.conditioning import ConditionLatents, NetworkCall, get_conditioning, input_channels, known_mask_value
+from dwm_model.families import FAMILIES, FUN_V1_1
+from dwm_model.input_channels import INPAINTING, WITH_HANDS, set_input_slots
 from manifests.errors import DwmError
 
 pytest_plugins = ("tests.fixtures_model",)
@@ -48,7 +49,7 @@ def test_widened_network_equals_the_base_whatever_the_hands_are(family_name: str
     with torch.no_grad():
         rotary = family.rotary_embedding(transformer, 4, 6, 4)
         before = family.predict(transformer, known, text, timesteps, rotary)
-        widen_input(transformer, 49)
+        set_input_slots(transformer, family, WITH_HANDS)
         after = family.predict(transformer, torch.cat([known, hands], dim=2), text, timesteps, rotary)
     assert transformer.config.in_channels == 49
     assert (after - before).abs().max() <= 1e-6
@@ -56,17 +57,20 @@ def test_widened_network_equals_the_base_whatever_the_hands_are(family_name: str
 
 def test_widening_twice_changes_nothing_and_other_bases_are_refused() -> None:
     transformer = small_transformer(None)
-    widen_input(transformer, 49)
+    set_input_slots(transformer, FUN_V1_1, WITH_HANDS)
     weights = transformer.patch_embed.proj.weight.clone()
-    widen_input(transformer, 49)
+    set_input_slots(transformer, FUN_V1_1, WITH_HANDS)
     assert torch.equal(transformer.patch_embed.proj.weight, weights)
-    with pytest.raises(DwmError, match="in_channels 49"):
-        widen_input(transformer, 52)
+    with pytest.raises(DwmError, match="in_channels 49: its hands channels have no place among 33"):
+        set_input_slots(transformer, FUN_V1_1, INPAINTING)
 
 
 def test_channels_are_noisy_mask_static_hands() -> None:
     noisy, static, hands = (torch.full((2, 3, 16, 4, 6), value) for value in (1.0, 2.0, 3.0))
-    given = get_conditioning("hand_mesh").network_input(noisy, ConditionLatents(static, hands), known_mask_value(0.7))
+    call = NetworkCall(
+        noisy, ConditionLatents(static, hands), noise(2, 4, 8), torch.tensor([1, 2]), known_mask_value(0.7), None
+    )
+    given = input_channels(call, FUN_V1_1, static, hands)
     assert given.shape == (2, 3, 49, 4, 6)
     per_channel = given[0, 0, :, 0, 0].tolist()
     assert per_channel == [1.0] * 16 + [pytest.approx(0.7)] + [2.0] * 16 + [3.0] * 16
@@ -112,7 +116,7 @@ def test_v1_5_takes_thirteen_latent_frames_and_gives_thirteen_back() -> None:
 
 def test_widened_tiny_base_takes_gradients_into_the_hand_columns(base: BaseModel) -> None:
     transformer = base.transformer
-    get_conditioning("hand_mesh").adapt(transformer)
+    get_conditioning("hand_mesh").prepare(transformer, base.family)
     projection = transformer.patch_embed.proj.requires_grad_(True)
     rotary = base.family.rotary_embedding(transformer, 4, 6, 3)
     text = noise(1, base.description.text_tokens, base.description.text_dim)

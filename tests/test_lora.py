@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from dwm_model.base_model import BaseModel, load_base
 from dwm_model.conditioning import get_conditioning
+from dwm_model.families import FUN_V1_1
 from dwm_model.lora import (
     LORA_FILE,
     PROJECTION_FILE,
@@ -29,7 +30,7 @@ SETTINGS = LoraSettings(rank=4, alpha=2.0)
 
 
 def adapted(base: BaseModel, settings: LoraSettings = SETTINGS) -> torch.nn.Module:
-    get_conditioning("hand_mesh").adapt(base.transformer)
+    get_conditioning("hand_mesh").prepare(base.transformer, base.family)
     add_lora(base.transformer, settings, seed=0)
     return base.transformer
 
@@ -63,7 +64,7 @@ def exported(base: BaseModel, tmp_path: Path) -> Path:
 @pytest.fixture
 def fresh(tiny_base: Path) -> torch.nn.Module:
     transformer = load_base(tiny_base).transformer
-    get_conditioning("hand_mesh").adapt(transformer)
+    get_conditioning("hand_mesh").prepare(transformer, FUN_V1_1)
     return transformer
 
 

@@ -127,7 +127,7 @@ def test_family_of_a_linear_patch_base_is_v1_5(base_copy: Path) -> None:
     assert describe_base(base_copy).family.name == "fun_v1_5"
 
 
-@pytest.mark.parametrize(("key", "value"), [("in_channels", 16), ("patch_size_t", 3)])
+@pytest.mark.parametrize(("key", "value"), [("in_channels", 17), ("patch_size_t", 3)])
 def test_unknown_family_is_refused_with_file_and_value(base_copy: Path, key: str, value: int) -> None:
     change_config(base_copy, "transformer", **{key: value})
     with pytest.raises(DwmError, match=rf"config\.json: {key} is {value}"):
@@ -158,3 +158,41 @@ def test_schedule_that_does_not_predict_velocity_is_refused(base_copy: Path) -> 
     path.write_text(path.read_text().replace("v_prediction", "epsilon"))
     with pytest.raises(DwmError, match="prediction_type is epsilon"):
         _ = load_base(base_copy).scheduler
+
+
+def in_hub_cache(cache: Path, base: Path, name: str) -> None:
+    """Put a base where `hf download` puts it."""
+    repository = cache / f"models--someone--{name}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(base, repository / "snapshots" / ("0" * 40))
+
+
+def test_a_hub_id_is_found_in_the_local_cache(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    in_hub_cache(tmp_path / "hub", tiny_base, "tiny-base")
+    described = describe_base(Path("someone/tiny-base"))
+    assert described.name == "tiny-base"
+    assert described.base_hash == describe_base(tiny_base).base_hash
+    assert load_base(Path("someone/tiny-base")).transformer.config.in_channels == 33
+
+
+def test_a_hub_id_that_cannot_be_had_offline_is_one_line_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DwmError, match="someone/nothing: no such folder, not in the hub's local cache") as caught:
+        describe_base(Path("someone/nothing"))
+    assert "\n" not in str(caught.value)
+    assert "hf download" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "a/b/c", "nowhere"])
+def test_a_path_that_is_no_hub_id_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(DwmError, match="no such folder; give a base model in the diffusers layout, or a hub id"):
+        describe_base(Path(name))

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dwm_model import training_data
+from dwm_model import clip_order
 from dwm_model.base_model import BaseModel, load_base
 from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps
+from dwm_model.clip_order import ClipOrder
 from dwm_model.conditioning import ConditionLatents
 from dwm_model.denoiser import make_denoiser, velocity_losses
 from dwm_model.latents import LatentStore
@@ -28,7 +29,7 @@ from dwm_model.lora import LoraSettings
 from dwm_model.tiny import make_tiny_base
 from dwm_model.train_config import PRESETS, TrainConfig, read_train_config
 from dwm_model.training import train
-from dwm_model.training_data import ClipOrder, load_training_batch, select_clips
+from dwm_model.training_data import load_training_batch, select_clips
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.locks import exclusive_lock
@@ -301,18 +302,24 @@ def test_dropout_gives_the_empty_prompt_and_no_hands_without_moving_other_draws(
 ) -> None:
     store = LatentStore(encoded_dataset, base.description, GEOMETRY)
     clips = [("clip0", encoded_dataset.clips.get("clip0").prompt)]
-    plain = load_training_batch(store, clips, CONFIG, torch.Generator().manual_seed(0))
+    plain = load_training_batch(store, clips, [7], CONFIG, 1000)
     dropped_config = CONFIG.model_copy(update={"prompt_dropout": 1.0, "hand_dropout": 1.0})
-    dropped = load_training_batch(store, clips, dropped_config, torch.Generator().manual_seed(0))
-    assert torch.equal(dropped.interaction_bcfhw, plain.interaction_bcfhw)
-    assert not dropped.hands_bcfhw.any()
-    assert torch.equal(dropped.text_bld[0], store.prompt_embedding(""))
-    assert torch.equal(plain.text_bld[0], store.prompt_embedding(clips[0][1]))
+    dropped = load_training_batch(store, clips, [7], dropped_config, 1000)
+    assert torch.equal(dropped.clips.interaction_bcfhw, plain.clips.interaction_bcfhw)
+    assert torch.equal(dropped.noise_bfchw, plain.noise_bfchw)
+    assert torch.equal(dropped.timesteps_b, plain.timesteps_b)
+    assert torch.equal(dropped.clips.conditions.static_bcfhw, plain.clips.conditions.static_bcfhw)
+    assert plain.clips.conditions.hands_bcfhw is not None
+    assert plain.clips.conditions.hands_bcfhw.any()
+    assert dropped.clips.conditions.hands_bcfhw is not None
+    assert not dropped.clips.conditions.hands_bcfhw.any()
+    assert torch.equal(dropped.clips.text_bld[0], store.prompt_embedding(""))
+    assert torch.equal(plain.clips.text_bld[0], store.prompt_embedding(clips[0][1]))
 
 
 def test_velocity_loss_equals_the_weighted_clean_latent_loss(base: BaseModel) -> None:
     denoiser = make_denoiser(base, "hand_mesh")
-    transformer, scheduler = denoiser.transformer.double(), denoiser.scheduler
+    transformer, scheduler = denoiser.transformer.double(), base.scheduler
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(0)
     latents, static, hands, noise = (
@@ -324,7 +331,8 @@ def test_velocity_loss_equals_the_weighted_clean_latent_loss(base: BaseModel) ->
     with torch.no_grad():
         found = velocity_losses(denoiser, latents, conditions, text, noise_bfchw=noise, timesteps_b=timesteps)
         noisy = scheduler.add_noise(latents, noise, timesteps)
-        given_in = denoiser.conditioning.network_input(noisy, conditions, denoiser.scaling_factor)
+        mask = torch.full_like(noisy[:, :, :1], denoiser.mask_value)
+        given_in = torch.cat([noisy, mask, static, hands], dim=2)
         rotary = denoiser.family.rotary_embedding(transformer, 4, 6, 3)
         velocity = denoiser.family.predict(transformer, given_in, text, timesteps, rotary)
         clean = scheduler.get_velocity(velocity, noisy, timesteps)
@@ -378,8 +386,8 @@ def test_command_line_errors_are_one_line_with_exit_codes(dataset: Dataset, tiny
 
 
 def test_seeds_are_the_same_on_every_machine() -> None:
-    assert training_data.stable_seed("training", 0, 0) == training_data.stable_seed("training", 0, 0)
-    assert training_data.stable_seed("training", 0, 0) != training_data.stable_seed("training", 0, 1)
+    assert clip_order.stable_seed("training", 0, 0) == clip_order.stable_seed("training", 0, 0)
+    assert clip_order.stable_seed("training", 0, 0) != clip_order.stable_seed("training", 0, 1)
 
 
 @pytest.mark.slow

@@ -1,0 +1,124 @@
+"""Quality and time of a run's videos by number of denoising steps: is a quick look with 4 to 8 steps good enough?
+
+For each number of steps and clip one video is sampled, with the same seed. PSNR and SSIM are against the interaction
+video; "same as longest" is the PSNR against the video of the most steps, which tells how far from finished it is.
+
+Example:
+    python -m benchmarks.sampler_steps --dataset out/demo/dataset --base out/demo/base --run out/demo/run
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow.dataset as ds
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where the package is not installed
+
+from dwm_model.checkpoints import read_identity
+from dwm_model.latents import LatentStore
+from dwm_model.metrics import psnr, ssim
+from dwm_model.results import UNTRAINED_BANNER
+from dwm_model.sampling import Sampler, SamplerConfig
+from manifests.dataset import Dataset
+from manifests.errors import DwmError
+from manifests.schema import Clip, ClipStatus, Split
+from render.video import Frames, read_clip_video
+
+DEFAULT_STEPS = (4, 6, 8, 12, 25, 50)
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """Means over clips at one number of steps."""
+
+    steps: int
+    seconds: float
+    """Wall-clock seconds a video, decoding included."""
+    psnr: float
+    ssim: float
+    psnr_to_longest: float | None
+    """None for the most steps themselves."""
+
+
+def measure(
+    dataset: Dataset, sampler: Sampler, store: LatentStore, clips: Sequence[Clip], steps: Sequence[int]
+) -> list[StepRow]:
+    """Sample every clip with every number of steps, most first."""
+    truth = {clip.clip_id: interaction(dataset, clip, store) for clip in clips}
+    longest: dict[str, Frames] = {}
+    rows = []
+    for count in sorted(set(steps), reverse=True):
+        config, began = SamplerConfig(num_inference_steps=count), time.perf_counter()
+        videos = {}
+        for clip in clips:
+            conditions = sampler.load_conditions(store, clip.clip_id)
+            videos[clip.clip_id] = sampler.generate(conditions, clip.prompt, [0], config, clip_id=clip.clip_id)[0]
+        seconds = (time.perf_counter() - began) / len(clips)
+        gains = [psnr(video, longest[clip_id]) for clip_id, video in videos.items()] if longest else []
+        longest = longest or videos
+        rows.append(
+            StepRow(
+                steps=count,
+                seconds=round(seconds, 3),
+                psnr=round(statistics.fmean(psnr(video, truth[one]) for one, video in videos.items()), 3),
+                ssim=round(statistics.fmean(ssim(video, truth[one]) for one, video in videos.items()), 4),
+                psnr_to_longest=round(statistics.fmean(gains), 2) if gains else None,
+            )
+        )
+    return rows[::-1]
+
+
+def interaction(dataset: Dataset, clip: Clip, store: LatentStore) -> Frames:
+    """A clip's ground truth at the run's size."""
+    if clip.interaction_path is None:
+        raise DwmError(f"clip {clip.clip_id}: has no interaction video; choose ready clips")
+    return read_clip_video(dataset.absolute(clip.interaction_path), **store.geometry.model_dump())
+
+
+def table(rows: Sequence[StepRow]) -> str:
+    """The rows as Markdown."""
+    lines = ["| steps | seconds a video | PSNR | SSIM | same as longest, dB |", "|---:|---:|---:|---:|---:|"]
+    for row in rows:
+        same = "-" if row.psnr_to_longest is None else f"{row.psnr_to_longest:.2f}"
+        lines.append(f"| {row.steps} | {row.seconds:.2f} | {row.psnr:.2f} | {row.ssim:.3f} | {same} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, what in (
+        ("dataset", "dataset folder, encoded"),
+        ("base", "base model's folder"),
+        ("run", "run's folder"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=what)
+    parser.add_argument("--steps", default=",".join(map(str, DEFAULT_STEPS)), help="numbers of steps, comma-separated")
+    parser.add_argument("--clips", type=int, default=4, help="clips of the test split, first by id")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    options = parser.parse_args(arguments)
+    dataset = Dataset.open(options.dataset)
+    sampler = Sampler.from_run(options.base, options.run)
+    store = LatentStore(dataset, sampler.base.description, read_identity(options.run).config.geometry)
+    where = (ds.field("split") == Split.TEST.value) & (ds.field("status") == ClipStatus.READY.value)
+    clips = sorted(dataset.clips.rows(where=where), key=lambda clip: clip.clip_id)[: options.clips]
+    if not clips:
+        sys.exit(f"{options.dataset}: no ready clip in the test split; run `dwm split` first")
+    rows = measure(dataset, sampler, store, clips, [int(count) for count in options.steps.split(",")])
+    if sampler.base.is_untrained:
+        print(UNTRAINED_BANNER)
+    print(table(rows))
+    if options.json:
+        print(json.dumps({"clips": len(clips), "untrained": sampler.base.is_untrained, "rows": [*map(asdict, rows)]}))
+
+
+if __name__ == "__main__":
+    main()
