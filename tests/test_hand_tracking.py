@@ -113,6 +113,13 @@ def test_tracks_that_no_frame_is_sure_of_are_dropped() -> None:
     assert name_sides(link(hands, TrackSettings()), BOX, TrackSettings()) == []
 
 
+def test_a_hand_much_smaller_than_the_one_that_is_seen_longest_is_none() -> None:
+    hands = [[sighting(100, 100, size=6.0)] for _ in range(4)] + [[sighting(400, 300)] for _ in range(20)]
+    assert [track.first for track in name_sides(link(hands, ANY), BOX, ANY)] == [4]
+    every_size = ANY.model_copy(update={"least_size_share": 0.0})
+    assert [track.first for track in name_sides(link(hands, every_size), BOX, every_size)] == [0, 4]
+
+
 def test_a_hand_is_followed_where_no_palm_was_found() -> None:
     def moving(frame: int, region: Region) -> Sighting:
         hand = sighting(200 + 20 * frame, 300, presence=0.8 if frame < 8 else 0.1)

@@ -61,6 +61,13 @@ class TrackSettings(BaseModel):
         default=0.7, gt=0, lt=1, description="Tracks of which no frame shows a hand with this probability are dropped."
     )
     min_track_frames: int = Field(default=2, ge=1, description="Tracks that are seen in fewer frames are dropped.")
+    least_size_share: float = Field(
+        default=0.25,
+        ge=0,
+        lt=1,
+        description="Tracks whose hand is smaller than this share of the longest-seen hand are dropped: a hand far in "
+        "the background, or none at all.",
+    )
     max_gap_frames: int = Field(default=4, ge=0, description="Longest gap of a track that is filled in, frames.")
     smoothing_period_frames: float = Field(
         default=7.0, ge=0, description="Motions that repeat in fewer frames are damped; 0 turns smoothing off."

@@ -67,6 +67,11 @@ class Track:
         """What it counts against other tracks: the sum of its sightings' probabilities."""
         return sum(hand.presence for hand in self.sightings.values())
 
+    @property
+    def size(self) -> float:
+        """Usual size of the hand in its frames, pixels."""
+        return float(np.median([hand_size(hand) for hand in self.sightings.values()]))
+
 
 def link(sightings: Sequence[Sequence[Sighting]], settings: TrackSettings) -> list[Track]:
     """Tracks through the sightings of T frames, in the order in which they begin."""
@@ -180,6 +185,8 @@ def name_sides(tracks: list[Track], box: PictureBox, settings: TrackSettings) ->
         for track in tracks
         if track.confidence >= settings.sure_track and len(track.sightings) >= settings.min_track_frames
     ]
+    usual_size = max(kept, key=lambda track: track.weight).size if kept else 0.0
+    kept = [track for track in kept if track.size >= settings.least_size_share * usual_size]
     odds = {id(track): _log_odds(track, box, settings) for track in kept}
     for group in _meeting(kept):
         if len(group) <= _MOST_FREE_TRACKS:
