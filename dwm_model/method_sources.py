@@ -24,7 +24,7 @@ from dwm_model.methods import (
     describe_base_method,
     describe_run,
 )
-from dwm_model.sampling import Sampler, SamplerConfig, SamplerOptions
+from dwm_model.sampling import Sampler, SamplerConfig, SamplerOptions, require_base_of_run
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
 
@@ -105,13 +105,17 @@ class MethodSource(BaseModel):
         """What the method is, without loading weights.
 
         Raises:
-            DwmError: there is no run, it has no checkpoint, or it was trained otherwise than its row says.
+            DwmError: the base cannot be used, there is no run, it has no checkpoint, or it was trained on another base
+                or otherwise than its row says.
         """
         if self.name == STATIC_COPY:
             return MethodDescription(name=STATIC_COPY, uses_seed=False)
-        if self.is_trained:
-            return describe_run(self.run, self.sampler, name=self.name)
-        return describe_base_method(describe_base(self.base), self.sampler, self.name)
+        base = describe_base(self.base)
+        if not self.is_trained:
+            return describe_base_method(base, self.sampler, self.name)
+        description = describe_run(self.run, self.sampler, name=self.name)
+        require_base_of_run(base, self.run)
+        return description
 
     def load(self, dataset: Dataset, geometry: ClipGeometry) -> Method:
         """Load the method's weights, if it has any.

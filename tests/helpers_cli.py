@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from dwm_model.geometry import ClipGeometry
 from dwm_model.lora import LoraSettings
+from dwm_model.run_log import SPEED_FILE
 from dwm_model.train_config import TrainConfig
 from flows.cli import app
 from manifests.atomic import TEMPORARY_MARK
@@ -140,7 +141,11 @@ class Pipeline:
         files = {path.relative_to(self.root): path for pattern in kept for path in self.root.glob(pattern)}
         return {
             "rows": [row.model_dump(mode="json", exclude=changing) for table in dataset.tables for row in table.rows()],
-            "files": {str(name): path.read_bytes() for name, path in files.items() if path.is_file()},
+            "files": {
+                str(name): path.read_bytes()
+                for name, path in files.items()
+                if path.is_file() and path.name != SPEED_FILE  # what the clock says
+            },
         }
 
     def leftovers(self) -> list[Path]:

@@ -285,9 +285,9 @@ def break_base(base: Path, part: str, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (shutil.rmtree, "no such folder; give a local base model in the diffusers layout"),
+        (shutil.rmtree, "no such folder; give a base model in the diffusers layout, or a hub id"),
         (lambda base: shutil.rmtree(base / "vae"), "vae: missing"),
-        (lambda base: break_base(base, "transformer", in_channels=16), "in_channels is 16"),
+        (lambda base: break_base(base, "transformer", in_channels=17), "in_channels is 17"),
         (lambda base: break_base(base, "transformer", patch_size_t=3), "patch_size_t is 3; known are"),
         (lambda base: break_base(base, "vae", latent_channels="removed"), "'latent_channels' is in neither"),
         (lambda base: (base / "vae/config.json").write_text("{"), "vae/config.json: not readable as JSON"),
@@ -332,7 +332,7 @@ def test_a_folder_without_a_run_or_with_a_damaged_one_is_named(whole: dict[str, 
     ("more", "words"),
     [
         (("encode", "--profile", "huge"), "profile 'huge': unknown; choose one of paper, mini"),
-        (("benchmark", "--methods", "DWM,magic"), "method 'magic': unknown; choose from static copy, DWM"),
+        (("benchmark", "--methods", "DWM,magic"), "method 'magic': unknown; choose from static copy, CVX SDEdit, DWM"),
     ],
 )
 def test_an_unknown_name_is_bad_usage(whole: dict[str, Pipeline], more: tuple[str, ...], words: str) -> None:

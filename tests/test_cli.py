@@ -137,7 +137,7 @@ def test_doctor_names_a_server_that_does_not_answer_and_exits_with_1(monkeypatch
     (line,) = (line for line in outcome.out.splitlines() if "Prefect API" in line)
     assert "broken" in line
     assert "http://127.0.0.1:9/api" in line
-    assert "-> start it with `make up`, or unset PREFECT_API_URL" in line
+    assert "-> start it with `dwm up`, or unset PREFECT_API_URL" in line
 
 
 def test_problems_are_reported_as_json_too_and_exit_with_1(whole: dict[str, Pipeline], tmp_path: Path) -> None:
