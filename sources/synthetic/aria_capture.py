@@ -29,6 +29,7 @@ from sources.synthetic.aria_results import write_results
 from sources.synthetic.aria_vrs import SIZE, StoredFrame, stored_camera, write_recording
 from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import RecordingPlan, SyntheticRecording, body_motion, compose_recording
+from sources.synthetic.staging import NUM_FRAMES
 from sources.synthetic.timing import ease
 from sources.trumans_scene import BACKGROUND, Dress
 
@@ -158,7 +159,8 @@ def stage_capture(plan: CapturePlan) -> StagedCapture:
     """Compose the action and the exploration before it."""
     body = load_body()
     recording = compose_recording(plan.recording, body)
-    chosen = np.minimum(np.arange(plan.act_frames) * plan.source_step, recording.body.num_frames - 1)
+    walked = recording.body.num_frames - NUM_FRAMES  # a standing person walks up first: exploring stands for that
+    chosen = np.minimum(walked + np.arange(plan.act_frames) * plan.source_step, recording.body.num_frames - 1)
     motion = body_motion(recording.body, body)
     skinned = body.skin(replace(motion, pose=motion.pose[chosen], translation=motion.translation[chosen]))
     acted = ego_cameras(body, skinned, SIZE, SIZE).world_from_camera
