@@ -11,11 +11,10 @@ from dwm_model.base_model import BaseDescription
 from dwm_model.families import LATENT_CHANNELS
 from dwm_model.latent_scaling import LatentScaling
 from dwm_model.memory_plan import GPU_SIZES_GB, MemoryPlan, plan_for
-from dwm_model.real_sizes import PAGE, REAL_BASES
+from dwm_model.real_sizes import PAGE, REAL_BASES, with_table
 from dwm_model.recomputation import RecomputationPolicy
 from dwm_model.train_config import TrainConfig
 from manifests.atomic import write_text
-from manifests.errors import DwmError
 
 _BEGIN, _END = "<!-- memory: written by `python -m dwm_model.memory_tables` -->", "<!-- end of memory -->"
 _BASES = ("fun_v1_1 5B", "fun_v1_5 5B")
@@ -76,18 +75,5 @@ def memory_table(rows: Iterator[tuple[str, str, MemoryPlan]]) -> str:
     return "\n".join(lines)
 
 
-def with_table(page: str, table: str) -> str:
-    """The page with its table exchanged.
-
-    Raises:
-        DwmError: the page has no place for it.
-    """
-    before, begin, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise DwmError(f"{PAGE}: has no '{_BEGIN}' and '{_END}'; put them back")
-    return f"{before}{begin}\n\n{table}\n\n{end}{after}"
-
-
 if __name__ == "__main__":
-    write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), memory_table(plans())))
+    write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), memory_table(plans()), _BEGIN, _END))

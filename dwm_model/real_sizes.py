@@ -170,16 +170,16 @@ def sizes_table(rows: Iterator[SizeRow]) -> str:
     return "\n".join(lines)
 
 
-def with_table(page: str, table: str) -> str:
-    """The page with its table exchanged.
+def with_table(page: str, table: str, begin: str = _BEGIN, end: str = _END) -> str:
+    """The page with the table between two marks exchanged.
 
     Raises:
         DwmError: the page has no place for it.
     """
-    before, begin, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise DwmError(f"{PAGE}: has no '{_BEGIN}' and '{_END}'; put them back")
+    before, found_begin, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise DwmError(f"{PAGE}: has no '{begin}' and '{end}'; put them back")
     return f"{before}{begin}\n\n{table}\n\n{end}{after}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.dataset import Dataset
-from manifests.hashing import code_version, hash_file, short_id
+from manifests.hashing import code_version, short_id
 from manifests.schema import Clip, ClipStatus
 from render.camera import CameraPath
 from render.framing import Frames
@@ -26,6 +26,7 @@ from render.video import write_video
 from sources.aria import AriaCapture, StraightClip
 from sources.aria_reconstruct import ReconstructedScene
 from sources.aria_settings import AriaSettings
+from sources.building import ready_row
 from sources.captions import short_label
 from sources.fixed_camera_clip import scaled_motion
 from sources.official_clip import stored_name
@@ -256,13 +257,4 @@ def _with_files(dataset: Dataset, row: Clip, paths: Mapping[str, Path]) -> Clip:
     measures = measure_triplet(paths["interaction_path"], paths["static_path"], paths["hands_path"])
     no_hands = f"no_hands: the estimator '{row.hand_estimator}' finds no hand in any frame"
     flags = [no_hands if flag == EMPTY_HANDS_FLAG else flag for flag in measures.flags]
-    return row.updated(
-        **{column: dataset.relative(path) for column, path in paths.items()},
-        output_hashes={column: hash_file(path) for column, path in paths.items()},
-        hand_visible_frames=measures.hand_visible_frames,
-        background_psnr_db=measures.background_psnr_db,
-        time_offset_frames=measures.time_offset_frames,
-        flags=(*row.flags, *flags),
-        status=ClipStatus.READY,
-        reason=None,
-    )
+    return ready_row(dataset, row, paths, measures, flags)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -23,6 +23,7 @@ from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.hashing import hash_file
 from manifests.schema import Clip, ClipStatus
+from render.triplet import TripletMeasures
 
 
 class BuildFailure(BaseModel):
@@ -124,6 +125,30 @@ def keep_decisions(row: Clip, before: Clip | None) -> Clip:
         return row
     return row.updated(
         split=before.split, review=before.review, review_at=before.review_at, review_reason=before.review_reason
+    )
+
+
+def ready_row(
+    dataset: Dataset, row: Clip, paths: Mapping[str, Path], measures: TripletMeasures, flags: Sequence[str]
+) -> Clip:
+    """The row of a clip whose files are written: where they lie, their hashes, what was measured.
+
+    Args:
+        dataset: where the files lie.
+        row: what is known of the clip besides.
+        paths: its files by the column that names them.
+        measures: of its videos.
+        flags: what to say of the measurements, added to the row's own.
+    """
+    return row.updated(
+        **{column: dataset.relative(path) for column, path in paths.items()},
+        output_hashes={column: hash_file(path) for column, path in paths.items()},
+        hand_visible_frames=measures.hand_visible_frames,
+        background_psnr_db=measures.background_psnr_db,
+        time_offset_frames=measures.time_offset_frames,
+        flags=(*row.flags, *flags),
+        status=ClipStatus.READY,
+        reason=None,
     )
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.dataset import Dataset
-from manifests.hashing import code_version, hash_file, hash_json, short_id
+from manifests.hashing import code_version, hash_json, short_id
 from manifests.profiles import Profile
 from manifests.schema import Clip, ClipStatus, Group, Source
 from render.camera import CameraPath
@@ -32,6 +32,7 @@ from render.perceptual_hash import picture_hash
 from render.resampling import ClipSampling, PictureBox, SourceTiming, chosen_fit, picture_box, read_sampled
 from render.triplet import EMPTY_HANDS_FLAG, measure_triplet
 from render.video import write_video
+from sources.building import ready_row
 from sources.captions import Caption, Captioner, CaptionSettings, length_flag, short_label
 from sources.official_clip import stored_name
 from sources.taste_rob import FixedVideo
@@ -407,13 +408,4 @@ def _with_files(dataset: Dataset, row: Clip, paths: Mapping[str, Path]) -> Clip:
     measures = measure_triplet(paths["interaction_path"], paths["static_path"], paths["hands_path"])
     known = any(flag.startswith("no_hands") for flag in row.flags)
     flags = [flag for flag in measures.flags if not (known and flag == EMPTY_HANDS_FLAG)]
-    return row.updated(
-        **{column: dataset.relative(path) for column, path in paths.items()},
-        output_hashes={column: hash_file(path) for column, path in paths.items()},
-        hand_visible_frames=measures.hand_visible_frames,
-        background_psnr_db=measures.background_psnr_db,
-        time_offset_frames=measures.time_offset_frames,
-        flags=(*row.flags, *flags),
-        status=ClipStatus.READY,
-        reason=None,
-    )
+    return ready_row(dataset, row, paths, measures, flags)

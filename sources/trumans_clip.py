@@ -24,6 +24,7 @@ from render.mesh_renderer import MeshRenderer
 from render.scene import Actor, ObjectTrack
 from render.triplet import measure_triplet
 from render.video import write_video
+from sources.building import ready_row
 from sources.official_clip import stored_name
 from sources.trumans import TrumansRecording
 from sources.trumans_checks import (
@@ -188,9 +189,7 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
     _write_hands(studio, hand_motion_from_body(studio.body, skinned, cameras), cameras, paths)
     measures = measure_triplet(*(paths[f"{role}_path"] for role in ("interaction", "static", "hands", "masks")))
     prompt = describe_clip(recording, window)
-    return row.updated(
-        **{column: dataset.relative(path) for column, path in paths.items()},
-        output_hashes={column: hash_file(path) for column, path in paths.items()},
+    described = row.updated(
         num_frames=profile.num_frames,
         fps=profile.fps,
         width=profile.width,
@@ -201,15 +200,11 @@ def write_clip(dataset: Dataset, studio: Studio, recording: TrumansRecording, wi
         hand_estimator="body_model",
         calibration_source="rendered",
         body_model=studio.body.name,
-        hand_visible_frames=measures.hand_visible_frames,
-        background_psnr_db=measures.background_psnr_db,
-        time_offset_frames=measures.time_offset_frames,
         object_motion_m=round(max((path_length_m(each) for each in moving), default=0.0), 6),
         moved_objects=tuple(each.name for each in moving),
-        flags=(*flags, *measures.flags),
-        status=ClipStatus.READY,
-        reason=None,
+        flags=flags,
     )
+    return ready_row(dataset, described, paths, measures, measures.flags)
 
 
 def _write_views(
