@@ -30,11 +30,13 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where the package is not installed
+
 from benchmarks.plan_check import plan_figures
 from benchmarks.public_step import ROLES
 from benchmarks.train_loading import ITEMS, loading_figures
 from benchmarks.train_scaling import scaling_figures
-from benchmarks.train_step import EXACT_MEMORY, Setting, cpu_seconds, make_setting, picture_vae
+from benchmarks.train_step import EXACT_MEMORY, ROOT, Setting, cpu_seconds, make_setting, picture_vae
 from dwm_model.condition_data import ConditionBatch
 from dwm_model.denoiser import velocity_losses
 from dwm_model.latents import sample_posterior
@@ -51,11 +53,10 @@ def step_figures(setting: Setting, repeats: int) -> dict[str, float]:
         "raw_smallest": partial(public.raw_video_step, setting.base.vae, setting.videos),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 2):
+    for _ in range(repeats):
         for name, step in steps.items():
-            seconds = cpu_seconds(step)
-            if turn > 1:  # the first rounds warm up
-                times[name].append(seconds)
+            step()  # not counted: what ran before has filled the caches with its own
+            times[name].append(cpu_seconds(step))
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         "cached_step_cpu_s": round(medians["cached"], 4),
@@ -101,10 +102,10 @@ def memory_figures(repeats: int = 3) -> dict[str, float]:
     for side in ("ours", "public"):
         command = [sys.executable, "-m", "benchmarks.train_step", side, "--policy", "full"]
         runs = [
-            int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()[-1])
+            subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
             for _ in range(repeats)
         ]
-        peaks[side] = statistics.median(runs) / 1e6
+        peaks[side] = statistics.median(int(run.stdout.split()[-1]) for run in runs) / 1e6
     return {
         "peak_memory_mb": round(peaks["ours"], 1),
         "public_peak_memory_mb": round(peaks["public"], 1),

@@ -19,7 +19,7 @@ from typing import Any, get_args
 import torch
 
 from benchmarks.train_loading import GEOMETRY
-from benchmarks.train_step import ALONE, EXACT_MEMORY, resident_bytes
+from benchmarks.train_step import ALONE, EXACT_MEMORY, ROOT, resident_bytes
 from dwm_model.base_model import BaseModel, describe_base
 from dwm_model.condition_data import ConditionBatch
 from dwm_model.denoiser import make_denoiser
@@ -99,7 +99,7 @@ def plan_figures() -> dict[str, float]:
             step = measure_step(description, _config(policy), batch_size=BATCH, policy=policy, bfloat16=False)
             command = [sys.executable, "-m", "benchmarks.plan_check", policy, str(BATCH)]
             environment = {**os.environ, **EXACT_MEMORY}
-            finished = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+            finished = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
             measured = int(finished.stdout.split()[-1])
             figures[f"planned_{policy}_mb"] = round(step.peak / 1e6, 1)
             figures[f"measured_{policy}_mb"] = round(measured / 1e6, 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from safetensors.torch import save_file
 
 from benchmarks.public_step import ROLES, PublicTrainer, write_items
@@ -34,6 +35,9 @@ from dwm_model.training_data import Batch, TrainingBatch
 
 BATCH, FRAMES, HEIGHT, WIDTH = 2, 13, 64, 96
 TEXT_TOKENS = 226
+ROOT = Path(__file__).resolve().parents[1]
+"""Of the repository."""
+
 EXACT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "OMP_NUM_THREADS": "1"}
 """Environment in which a tensor that is freed goes back to the system at once, so that what is resident lives."""
 
@@ -68,7 +72,9 @@ class Setting:
 
     def public(self, *resident: object) -> PublicTrainer:
         """The public side."""
-        return PublicTrainer(self.denoiser(), self.text_bld, torch.Generator().manual_seed(0), resident)
+        denoiser = self.denoiser()
+        denoiser.transformer.transformer_blocks[-1].__class__ = CogVideoXBlock  # as diffusers has it, text and all
+        return PublicTrainer(denoiser, self.text_bld, torch.Generator().manual_seed(0), resident)
 
     def ours(self, policy: RecomputationPolicy) -> Callable[[], None]:
         """Our step from a shard: posterior samples, noise, timesteps, forward and backward pass, update."""

@@ -125,6 +125,10 @@ def make_denoiser(
     if isinstance(conditioning, str):
         conditioning = get_conditioning(conditioning)
     conditioning.prepare(base.transformer, base.family, seed)
+    if not base.family.is_wan:
+        from dwm_model.last_block import leave_last_text_out
+
+        leave_last_text_out(base.transformer)
     return Denoiser(
         transformer=base.transformer,
         schedule=base.schedule,

@@ -22,9 +22,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import BaseDescription, describe_base
-from dwm_model.recomputation import RecomputationPolicy
+from dwm_model.recomputation import RecomputationPolicy, transformer_blocks
 from dwm_model.train_config import TrainConfig
-from dwm_model.trainable import transformer_blocks
 
 GPU_SIZES_GB = (24, 40, 80, 141)
 """Memory of common GPUs: RTX 4090, A100 40, A100/H100 80, H200."""

@@ -14,7 +14,7 @@ from dwm_model.base_model import load_base
 from dwm_model.denoiser import Denoiser, make_denoiser, velocity_losses
 from dwm_model.lora import add_lora, trainable_parameters
 from dwm_model.ranks import Ranks
-from dwm_model.recomputation import set_recomputation
+from dwm_model.recomputation import set_recomputation, transformer_blocks
 from dwm_model.train_config import TrainConfig
 from dwm_model.training_data import TrainingBatch
 
@@ -175,11 +175,6 @@ def make_trainable(denoiser: Denoiser, config: TrainConfig) -> None:
     else:
         add_lora(denoiser.transformer, config.lora, config.seed)
     denoiser.transformer.train()
-
-
-def transformer_blocks(transformer: Any) -> Any:
-    """The blocks of a CogVideoX or Wan transformer."""
-    return transformer.blocks if hasattr(transformer, "blocks") else transformer.transformer_blocks
 
 
 def uses_bfloat16(config: TrainConfig, device: str) -> bool:

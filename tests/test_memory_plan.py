@@ -46,7 +46,7 @@ def test_policies_keep_less_and_less(tiny_base: Path) -> None:
         for policy in ("none", "selective", "full")
     ]
     assert kept == sorted(kept, reverse=True)
-    assert kept[0] > 5 * kept[2]
+    assert kept[0] > 3 * kept[2]  # the last of four blocks keeps all in any case
 
 
 def test_plan_adds_up_and_shards_are_shared(tiny_base: Path) -> None:
