@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import sampler_steps
 from dwm_model.base_model import BaseModel, load_base
+from dwm_model.checkpoints import checkpoint_folder, read_identity
 from dwm_model.condition_data import ConditionBatch
+from dwm_model.generation import plan_generations
 from dwm_model.latents import LatentStore
-from dwm_model.lora import LoraSettings, trainable_parameters
+from dwm_model.lora import PROJECTION_FILE, LoraSettings, trainable_parameters
+from dwm_model.methods import describe_run
 from dwm_model.sampling import Sampler, SamplerConfig, SamplerOptions, decode_frames
 from dwm_model.tiny import make_tiny_base
 from dwm_model.train_config import TrainConfig
@@ -233,6 +237,32 @@ def test_checkpoint_is_the_newest_or_the_one_asked_for(tiny_base: Path, run_fold
     assert not trainable_parameters(newest._denoiser.transformer)
     with pytest.raises(DwmError, match="no checkpoint at step 3; there are 2, 4"):
         Sampler.from_run(tiny_base, run_folder, 3)
+
+
+def test_the_average_of_the_weights_is_sampled_from_where_one_is_kept(
+    tiny_base: Path, run_folder: Path, encoded_dataset: Dataset, store: LatentStore, tmp_path: Path
+) -> None:
+    config = read_identity(run_folder).config.model_copy(update={"ema_decay": 0.9})
+    train(encoded_dataset, tiny_base, tmp_path / "run", config)
+    plain = Sampler.from_run(tiny_base, tmp_path / "run", store=store)
+    averaged = Sampler.from_run(tiny_base, tmp_path / "run", use_average=True, store=store)
+    kept = load_file(checkpoint_folder(tmp_path / "run", 4) / "ema" / PROJECTION_FILE)
+    name = "patch_embed.proj.weight"
+    assert torch.equal(averaged._denoiser.transformer.get_parameter(name), kept[name])
+    clip = plain.load_conditions(store, "clip3")
+    assert not np.array_equal(one(plain, clip), one(averaged, clip, use_average=True))
+    with pytest.raises(DwmError, match="use_average is False, the sampler's weights were loaded with True"):
+        one(averaged, clip)
+    described = {
+        flag: describe_run(tmp_path / "run", FEW_STEPS.model_copy(update={"use_average": flag}))
+        for flag in (False, True)
+    }
+    ids = [
+        plan_generations(encoded_dataset, ["clip3"], [0], GEOMETRY, run)[0].generation_id for run in described.values()
+    ]
+    assert ids[0] != ids[1]
+    with pytest.raises(DwmError, match="kept no moving average of its weights; train with ema_decay"):
+        Sampler.from_run(tiny_base, run_folder, use_average=True)
 
 
 def test_another_base_and_a_folder_without_a_run_are_refused(run_folder: Path, tiny_base: Path, tmp_path: Path) -> None:
