@@ -102,16 +102,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         parser.add_argument(f"--{name}", type=Path, required=True, help=what)
     parser.add_argument("--steps", default=",".join(map(str, DEFAULT_STEPS)), help="numbers of steps, comma-separated")
-    parser.add_argument("--clips", type=int, default=4, help="clips of the test split, first by id")
+    parser.add_argument(
+        "--split",
+        choices=[one.value for one in Split],
+        default=Split.TEST.value,
+        help="clips of which split; train shows what the network has learned by heart",
+    )
+    parser.add_argument("--clips", type=int, default=4, help="how many clips of it, first by id")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
     dataset = Dataset.open(options.dataset)
     sampler = Sampler.from_run(options.base, options.run)
     store = LatentStore(dataset, sampler.base.description, read_identity(options.run).config.geometry)
-    where = (ds.field("split") == Split.TEST.value) & (ds.field("status") == ClipStatus.READY.value)
+    where = (ds.field("split") == options.split) & (ds.field("status") == ClipStatus.READY.value)
     clips = sorted(dataset.clips.rows(where=where), key=lambda clip: clip.clip_id)[: options.clips]
     if not clips:
-        sys.exit(f"{options.dataset}: no ready clip in the test split; run `dwm split` first")
+        sys.exit(f"{options.dataset}: no ready clip in the {options.split} split; run `dwm split` first")
     rows = measure(dataset, sampler, store, clips, [int(count) for count in options.steps.split(",")])
     if sampler.base.is_untrained:
         print(UNTRAINED_BANNER)
