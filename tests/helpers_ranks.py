@@ -117,3 +117,15 @@ def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
         numbers = [one.removeprefix(b"RANK=") for one in variables if one.startswith(b"RANK=")]
         found.update({int(number): int(child) for number in numbers})
     return found
+
+
+def processes_naming(folder: Path) -> list[int]:
+    """Ids of the processes with a folder among their arguments."""
+    found = []
+    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in arguments.read_bytes():
+                found.append(int(arguments.parent.name))
+        except FileNotFoundError:  # it has just ended
+            continue
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tests.helpers_ranks import (
     checkpoint_files,
     journals,
     losses_of,
+    processes_naming,
     ranks_of,
     steps_done,
     two_process_dataset,
@@ -63,14 +65,13 @@ def kill_rank(launcher: subprocess.Popen[str], number: int) -> str:
     return errors.splitlines()[-1]
 
 
-def terminate(launcher: subprocess.Popen[str], run: Path, *, torchrun: bool = False) -> int:
+def terminate(launcher: subprocess.Popen[str], run: Path) -> int:
     """SIGTERM to the launcher; returns the step at which all ranks stopped with a checkpoint."""
     launcher.send_signal(signal.SIGTERM)
     _, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == (1 if torchrun else 128 + signal.SIGTERM), errors
+    assert launcher.returncode == 128 + signal.SIGTERM, errors
     stopped_at = steps_done(run)
-    told = f"stopped by SIGTERM at step {stopped_at}; continue it with --resume"
-    assert told in (errors if torchrun else errors.splitlines()[-1])
+    assert f"stopped by SIGTERM at step {stopped_at}; continue it with --resume" in errors.splitlines()[-1]
     assert checkpoint_steps(run)[-1] == stopped_at
     return stopped_at
 
@@ -90,14 +91,14 @@ def test_two_processes_learn_what_one_with_the_same_clips_a_step_learns(
 def test_run_with_sigterm_and_with_a_killed_rank_equals_an_uninterrupted_one(
     dataset: Dataset, tiny_base: Path, tmp_path: Path
 ) -> None:
-    """Torchrun starts it and our own launcher goes on; each process draws dropout from a generator of its own."""
+    """Our own launcher begins and torchrun goes on; each process draws dropout from a generator of its own."""
     base = base_with_dropout(tiny_base, tmp_path / "dropping")
     encode_all(dataset, load_base(base))
     runs = Runs(dataset, base, tmp_path)
     whole_run = runs.finish("whole", CONFIG)
-    process, run = runs.start("run", CONFIG, torchrun=True), runs.folder / "run"
+    process, run = runs.start("run", CONFIG), runs.folder / "run"
     wait_until(process, lambda: steps_done(run) >= 2)
-    assert terminate(process, run, torchrun=True) < 8
+    assert terminate(process, run) < 8
     process = runs.start("run", CONFIG)
     wait_until(process, lambda: steps_done(run) >= 9)
     last_line = kill_rank(process, 1)
@@ -107,17 +108,24 @@ def test_run_with_sigterm_and_with_a_killed_rank_equals_an_uninterrupted_one(
     row = next(row for row in runs.dataset.runs.rows() if Path(row.run_path).name == "run")
     assert row.status is RunStatus.FAILED
     assert checkpoint_steps(run)[-1] == 8
-    runs.finish("run", CONFIG)
+    runs.finish("run", CONFIG, torchrun=True)
     assert journals(run) == journals(whole_run)
     assert checkpoint_files(run) == checkpoint_files(whole_run)
 
 
-def test_sharded_full_training_with_sigterm_learns_what_one_process_learns(runs: Runs, tmp_path: Path) -> None:
+def test_sharded_full_training_that_lost_its_parent_learns_what_one_process_learns(runs: Runs, tmp_path: Path) -> None:
     changes = {"mode": "full", "ema_decay": 0.9, "learning_rate": 1e-3, "max_steps": 8, "parallelism": "fsdp2"}
     config = CONFIG.model_copy(update=changes)
-    process, run = runs.start("run", config), runs.folder / "run"
-    wait_until(process, lambda: steps_done(run) >= 2)
-    assert terminate(process, run) < 8
+    command, run = shlex.join(runs.command("run", config, torchrun=False)), runs.folder / "run"
+    parent = subprocess.Popen(["bash", "-c", f"{command} --parent $$ & wait"])
+    wait_until(parent, lambda: steps_done(run) >= 2)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while processes_naming(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert checkpoint_steps(run)[-1] == steps_done(run) < 8
     runs.finish("run", config)
     one = tmp_path / "one"
     train(runs.dataset, runs.base, one, config.model_copy(update={"batch_size": 2}))

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file
 
 from benchmarks import sampler_steps
+from dwm_model.autoencoder_tiles import enable_tiles
 from dwm_model.base_model import BaseModel, load_base
 from dwm_model.checkpoints import checkpoint_folder, read_identity
 from dwm_model.condition_data import ConditionBatch
@@ -222,6 +224,21 @@ def test_tiles_and_offloading_change_no_more_than_rounding(
     assert careful.base.vae.use_slicing
 
 
+@pytest.mark.parametrize(("height", "width"), [(480, 720), (300, 300), (64, 96), (96, 160)])
+def test_tiles_fit_together_whatever_size_the_autoencoder_was_trained_at(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    blocks = {"block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2}
+    vae = AutoencoderKLCogVideoX(**blocks, sample_height=height, sample_width=width).eval()
+    enable_tiles(vae, 8, is_wan=False)
+    if (height, width) == (480, 720):
+        assert (vae.tile_sample_min_height, vae.tile_sample_min_width) == (240, 360)
+    rows, columns = vae.tile_latent_min_height * 2 + 1, vae.tile_latent_min_width * 2 + 1
+    with torch.inference_mode():
+        latents = vae.encode(torch.zeros(1, 3, 1, 8 * rows, 8 * columns)).latent_dist.mean
+        assert latents.shape[-2:] == (rows, columns)
+        assert vae.decode(latents).sample.shape[-2:] == (8 * rows, 8 * columns)
+
+
 def test_an_offloaded_part_is_on_the_device_only_while_it_works(tiny_base: Path) -> None:
     base = load_base(tiny_base, device="meta", offload=True)
     assert base.text_encoder.device.type == "cpu"
@@ -293,3 +310,8 @@ def test_table_of_steps_has_a_row_a_number_of_steps_and_says_that_the_base_is_un
     assert figures["rows"][2]["psnr_to_longest"] is None
     assert figures["rows"][1]["psnr_to_longest"] > figures["rows"][0]["psnr_to_longest"]
     assert all(row["seconds"] > 0 for row in figures["rows"])
+    sampler_steps.main([*places, "--steps", "2", "--split", "train", "--json"])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert row["psnr_as_decoded"] != figures["rows"][0]["psnr_as_decoded"]  # other clips
+    with pytest.raises(SystemExit, match="no ready clip in the validation split"):
+        sampler_steps.main([*places, "--steps", "2", "--split", "validation"])

@@ -22,7 +22,7 @@ from manifests.dataset import Dataset
 from manifests.errors import UsageError
 from manifests.schema import RunStatus
 from tests.helpers_cli import done, refused
-from tests.helpers_ranks import CONFIG, steps_done, two_process_dataset
+from tests.helpers_ranks import CONFIG, processes_naming, steps_done, two_process_dataset
 
 pytest_plugins = ("tests.fixtures_model",)
 
@@ -107,18 +107,6 @@ def test_what_is_killed_is_started_again(services: ServiceSettings, name: str) -
     assert before is not None
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: pid() not in {before, None} and status(services.home).is_healthy)
-
-
-def processes_naming(folder: Path) -> list[int]:
-    """Ids of the processes with a folder among their arguments."""
-    found = []
-    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in arguments.read_bytes():
-                found.append(int(arguments.parent.name))
-        except FileNotFoundError:  # it has just ended
-            continue
-    return found
 
 
 @pytest.mark.slow
