@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dwm_model.autoencoder_tiles import enable_tiles
 from dwm_model.families import ModelFamily, detect_family, read_json_object
 from dwm_model.latent_scaling import LatentScaling
 from dwm_model.model_hub import locate_base
@@ -127,7 +128,7 @@ class BaseModel:
         kind = AutoencoderKLWan if self.family.is_wan else AutoencoderKLCogVideoX
         vae = self._frozen(self._load(kind, "vae", torch_dtype=self.dtype))
         if self._tiling:
-            vae.enable_tiling()
+            enable_tiles(vae, self.description.spatial_ratio, is_wan=self.family.is_wan)
         if self._slicing:
             vae.enable_slicing()
         return vae

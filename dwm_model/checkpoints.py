@@ -158,14 +158,15 @@ def load_state(run_folder: Path, step: int) -> TrainState:
         return TrainState.model_validate_json((folder / _STATE_FILE).read_bytes())
 
 
-def load_weights(run_folder: Path, step: int, transformer: Any, config: TrainConfig) -> None:
-    """Put the network's trained weights back.
+def load_weights(run_folder: Path, step: int, transformer: Any, config: TrainConfig, *, averaged: bool = False) -> None:
+    """Put the network's trained weights back, or their moving average.
 
     Raises:
         DwmError: the files are missing, damaged, or of another family, rank or conditioning.
     """
-    with _damage_explained(checkpoint_folder(run_folder, step)):
-        read_weights(transformer, config, checkpoint_folder(run_folder, step))
+    folder = checkpoint_folder(run_folder, step)
+    with _damage_explained(folder):
+        read_weights(transformer, config, folder / AVERAGE_FOLDER if averaged else folder)
 
 
 def load_optimizer_tensors(run_folder: Path, step: int, names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,18 +26,3 @@ class MovingAverage:
         """Take in the parameters as they are now."""
         for name, parameter in self._parameters.items():
             self.averages[name].lerp_(parameter.detach().float(), 1.0 - self._decay)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the network hold the averages for a while, to be exported or validated."""
-        import torch
-
-        trained = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(self.averages[name])
-            try:
-                yield
-            finally:
-                for name, parameter in self._parameters.items():
-                    parameter.copy_(trained[name])

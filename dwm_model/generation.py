@@ -95,7 +95,7 @@ def _defining_settings(method: MethodDescription) -> tuple[str | int | float | N
         method.num_inference_steps,
         method.guidance_scale,
     ]
-    usual = {"use_text": True, "use_hands": True, "strength": 1.0}
+    usual = {"use_text": True, "use_hands": True, "strength": 1.0, "use_average": False}
     settings += [f"{name} {getattr(method, name)}" for name, value in usual.items() if getattr(method, name) != value]
     if method.run_id is None and method.base_hash is not None:
         settings.append(method.base_hash)

@@ -87,7 +87,7 @@ class MethodSource(BaseModel):
         if WITHOUT_HANDS in name:
             changes["use_hands"] = False
         if plain == SDEDIT:
-            changes["strength"] = SDEDIT_STRENGTH
+            changes |= {"strength": SDEDIT_STRENGTH, "use_average": False}
         return cls(
             name=name,
             base=base,
@@ -128,7 +128,8 @@ class MethodSource(BaseModel):
         self.describe()  # refuses a run that was trained otherwise than its row says, before weights are loaded
         store = LatentStore(dataset, describe_base(self.base), geometry)
         if self.is_trained:
-            sampler = Sampler.from_run(self.base, self.run, store=store, options=self.options)
+            averaged = self.sampler.use_average
+            sampler = Sampler.from_run(self.base, self.run, use_average=averaged, store=store, options=self.options)
         else:
             sampler = Sampler.from_base(self.base, geometry, store=store, options=self.options)
         return Sampled(sampler, store, self.sampler, self.name)

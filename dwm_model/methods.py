@@ -55,6 +55,7 @@ class MethodDescription(BaseModel):
     use_text: bool = Field(default=True, description="Whether the prompt is used.")
     use_hands: bool = Field(default=True, description="Whether the hands are used.")
     strength: float = Field(default=1.0, description="How far the static video is noised at the start; 1: all noise.")
+    use_average: bool = Field(default=False, description="Whether the moving average of the weights is used.")
     base_hash: str | None = Field(default=None, description="Hash of the base model's files.")
     base_is_untrained: bool = Field(default=False, description="The base has random weights: no results.")
 
@@ -122,12 +123,15 @@ def describe_run(
         name: Row of the table.
 
     Raises:
-        DwmError: no run there, no such checkpoint, or the run was trained otherwise than its row says.
+        DwmError: no run there, no such checkpoint, or the run was trained otherwise than its row says or kept no
+            average that is asked for.
     """
     from dwm_model.checkpoints import read_identity
-    from dwm_model.sampling import choose_checkpoint
+    from dwm_model.sampling import choose_checkpoint, require_average
 
     identity = read_identity(run_folder)
+    if config.use_average:
+        require_average(run_folder, identity)
     required = CONDITIONING_OF.get(name.partition(" without ")[0], identity.config.conditioning)
     if identity.config.conditioning != required:
         raise DwmError(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import BaseDescription, default_device, load_base
 from dwm_model.base_model import BaseModel as DiffusionBase
-from dwm_model.checkpoints import checkpoint_steps, load_weights, read_identity
+from dwm_model.checkpoints import RunIdentity, checkpoint_steps, load_weights, read_identity
 from dwm_model.condition_data import ConditionBatch, conditions_from_files
 from dwm_model.conditioning import TEXT_ONLY
 from dwm_model.denoiser import Denoiser, make_denoiser
@@ -47,6 +47,9 @@ class SamplerConfig(BaseModel):
         gt=0,
         le=1,
     )
+    use_average: bool = Field(
+        default=False, description="Whether the moving average of the weights is used, of a run with ema_decay."
+    )
 
 
 class SamplerOptions(BaseModel):
@@ -74,6 +77,16 @@ def require_base_of_run(base: BaseDescription, run_folder: Path) -> None:
         )
 
 
+def require_average(run_folder: Path, identity: RunIdentity) -> None:
+    """Refuse a run that kept no moving average of its weights.
+
+    Raises:
+        DwmError: it was trained without ``ema_decay``.
+    """
+    if identity.config.ema_decay is None:
+        raise DwmError(f"{run_folder}: kept no moving average of its weights; train with ema_decay, or do without it")
+
+
 class Sampler:
     """A base model with the weights of a training run; make it with `from_run`, or with `from_base` for SDEdit.
 
@@ -82,6 +95,7 @@ class Sampler:
         geometry: size and length of the videos, those of the run.
         run_id: the run; None without one.
         checkpoint_step: step of the weights; None without a run.
+        uses_average: the weights are their moving average.
     """
 
     def __init__(
@@ -92,6 +106,7 @@ class Sampler:
         *,
         run_id: str | None = None,
         checkpoint_step: int | None = None,
+        uses_average: bool = False,
         store: LatentStore | None = None,
         options: SamplerOptions | None = None,
     ) -> None:
@@ -99,6 +114,7 @@ class Sampler:
         self.geometry = geometry
         self.run_id = run_id
         self.checkpoint_step = checkpoint_step
+        self.uses_average = uses_average
         self.options = options or SamplerOptions()
         self._denoiser = denoiser
         self._store = store
@@ -111,6 +127,7 @@ class Sampler:
         run_folder: Path,
         checkpoint_step: int | None = None,
         *,
+        use_average: bool = False,
         store: LatentStore | None = None,
         options: SamplerOptions | None = None,
     ) -> Sampler:
@@ -120,21 +137,24 @@ class Sampler:
             base_path: base model that the run was trained on.
             run_folder: folder of the run.
             checkpoint_step: step of the checkpoint; the newest when None.
+            use_average: take the moving average of the weights.
             store: where prompt embeddings are looked up before the text encoder is loaded.
             options: batch size and memory.
 
         Raises:
-            DwmError: no run, no such checkpoint, or the run was trained on another base.
+            DwmError: no run, no such checkpoint, the run was trained on another base, or kept no average.
         """
         import torch
 
         identity = read_identity(run_folder)
+        if use_average:
+            require_average(run_folder, identity)
         step = choose_checkpoint(run_folder, checkpoint_step)
         base = _open_base(base_path, options)
         require_base_of_run(base.description, run_folder)
         autocast = torch.bfloat16 if base.dtype == torch.bfloat16 else None
         denoiser = make_denoiser(base, identity.config.conditioning, autocast)
-        load_weights(run_folder, step, denoiser.transformer, identity.config)
+        load_weights(run_folder, step, denoiser.transformer, identity.config, averaged=use_average)
         denoiser.transformer.eval().requires_grad_(requires_grad=False)
         return cls(
             base,
@@ -142,6 +162,7 @@ class Sampler:
             identity.config.geometry,
             run_id=identity.run_id,
             checkpoint_step=step,
+            uses_average=use_average,
             store=store,
             options=options,
         )
@@ -213,9 +234,15 @@ class Sampler:
             it; with other seeds in its batch (``options.batch_size``) matrix products are rounded in another order.
 
         Raises:
-            DwmError: a latent has another size than the run's, or the network gives values that are not finite.
+            DwmError: a latent has another size than the run's, the sampler was loaded with other weights than
+                ``config.use_average`` says, or the network gives values that are not finite.
         """
-        config = config or SamplerConfig()
+        config = config or SamplerConfig(use_average=self.uses_average)
+        if config.use_average != self.uses_average:
+            raise DwmError(
+                f"run {self.run_id}: use_average is {config.use_average}, the sampler's weights were loaded with "
+                f"{self.uses_average}; load it with the same"
+            )
         self._check_size(conditions)
         if not config.use_hands:
             conditions = conditions.without_hands()

@@ -1,7 +1,8 @@
 """Training as a process that can be killed: ``python -m dwm_model.train --dataset D --base B --run R --config FILE``.
 
 Several processes train together when it is started by ``torchrun --nproc-per-node N -m dwm_model.train ...``, or with
-``--processes N``, which starts them itself on this machine.
+``--processes N``, which starts them itself on this machine. Torchrun takes ``--run`` for its own ``--run-path`` and
+stops; ``--run-folder`` is the same option under a name that it lets by.
 
 Exit codes: 0 done, 1 a problem (one line on the error stream), 2 bad usage, 130 or 143 stopped by Ctrl-C or SIGTERM
 after the step in hand, with a checkpoint. The last line of the output is the summary as JSON.
@@ -71,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dwm_model.train", description="Fine-tune a base model.")
     parser.add_argument("--dataset", type=Path, required=True, help="dataset folder, encoded")
     parser.add_argument("--base", type=Path, required=True, help="base model's folder")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--run", "--run-folder", type=Path, required=True, help="folder of the run; torchrun lets only --run-folder by"
+    )
     settings = parser.add_mutually_exclusive_group(required=True)
     settings.add_argument("--config", type=Path, help="JSON file with training settings")
     settings.add_argument("--preset", help="settings by name: paper, tiny")

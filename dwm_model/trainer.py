@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dwm_model.checkpoints import (
-    AVERAGE_FOLDER,
     CheckpointTensors,
     TrainState,
-    checkpoint_folder,
     checkpoint_steps,
     load_optimizer_tensors,
     load_random_states,
@@ -40,7 +38,6 @@ from dwm_model.train_config import TrainConfig
 from dwm_model.trainable import TrainableNetwork, make_trainable_denoiser, placed_like, whole_tensors
 from dwm_model.training_data import ClipSelection, TrainingBatch, load_training_batch
 from dwm_model.validation import validation_loss
-from dwm_model.weight_files import read_weights
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
@@ -291,7 +288,7 @@ class Trainer:
             torch.cuda.set_rng_state(states[f"rank{self.ranks.rank}.cuda"])
         if average is not None:
             other = make_trainable_denoiser(base_path, self.config, "cpu").transformer
-            read_weights(other, self.config, checkpoint_folder(self.run_folder, step) / AVERAGE_FOLDER)
+            load_weights(self.run_folder, step, other, self.config, averaged=True)
             for name, parameter in other.named_parameters():
                 if name in average.averages:
                     average.averages[name] = placed_like(parameter.detach(), average.averages[name])

@@ -33,6 +33,7 @@ class BenchmarkParameters(BaseModel):
     methods: list[str] = Field(default=list(METHOD_NAMES), description="Rows of the table.")
     num_inference_steps: int = Field(default=50, description="Denoising steps a video.", gt=0)
     guidance_scale: float = Field(default=6.0, description="Weight of the text.", ge=1)
+    use_average: bool = Field(default=False, description="Take the moving average of each run's weights.")
     options: SamplerOptions = Field(default=SamplerOptions(), description="Batch size and memory of the sampler.")
     lpips: bool = Field(default=True, description="Compute LPIPS (VGG), as the paper does.")
     dreamsim: bool = Field(default=True, description="Compute DreamSim where its weights are.")
@@ -45,7 +46,11 @@ class BenchmarkParameters(BaseModel):
 
     def sources(self) -> list[MethodSource]:
         """The methods, in order."""
-        sampler = SamplerConfig(num_inference_steps=self.num_inference_steps, guidance_scale=self.guidance_scale)
+        sampler = SamplerConfig(
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            use_average=self.use_average,
+        )
         return MethodSource.of(self.methods, self.base, self.run, sampler, self.options)
 
     def metric_options(self) -> MetricOptions:

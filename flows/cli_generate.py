@@ -22,6 +22,10 @@ StepsOption = Annotated[int, typer.Option(help="Denoising steps a video.", min=1
 GuidanceOption = Annotated[float, typer.Option(help="Weight of the text; 1 turns guidance off.", min=1.0)]
 BatchOption = Annotated[int, typer.Option(help="Videos of one clip that are denoised together.", min=1)]
 TilingOption = Annotated[bool, typer.Option("--vae-tiling", help="Decode and encode in tiles: less memory.")]
+SlicingOption = Annotated[bool, typer.Option("--vae-slicing", help="Encode and decode video by video: less memory.")]
+AverageOption = Annotated[
+    bool, typer.Option("--ema", help="Take the moving average of the weights, of runs trained with ema_decay.")
+]
 OffloadOption = Annotated[bool, typer.Option("--offload", help="Keep each part on the GPU only while it works.")]
 
 
@@ -44,7 +48,9 @@ def benchmark(
     num_inference_steps: StepsOption = 50,
     guidance_scale: GuidanceOption = 6.0,
     batch_size: BatchOption = 1,
+    ema: AverageOption = False,
     vae_tiling: TilingOption = False,
+    vae_slicing: SlicingOption = False,
     offload: OffloadOption = False,
     lpips: Annotated[bool, typer.Option(help="Compute LPIPS (VGG).")] = True,
     dreamsim: Annotated[bool, typer.Option(help="Compute DreamSim where its weights are.")] = True,
@@ -71,7 +77,8 @@ def benchmark(
         methods=[method.strip() for method in methods.split(",")],
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
-        options=SamplerOptions(batch_size=batch_size, vae_tiling=vae_tiling, offload=offload),
+        use_average=ema,
+        options=SamplerOptions(batch_size=batch_size, vae_tiling=vae_tiling, vae_slicing=vae_slicing, offload=offload),
         lpips=lpips,
         dreamsim=dreamsim,
     )
@@ -114,7 +121,9 @@ def generate(
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the prompt out.")] = False,
     no_hands: Annotated[bool, typer.Option("--no-hands", help="Leave the hands out: navigation only.")] = False,
     batch_size: BatchOption = 1,
+    ema: AverageOption = False,
     vae_tiling: TilingOption = False,
+    vae_slicing: SlicingOption = False,
     offload: OffloadOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,8 +143,9 @@ def generate(
         guidance_scale=guidance_scale,
         use_text=not no_text,
         use_hands=not no_hands,
+        use_average=ema,
     )
-    options = SamplerOptions(batch_size=batch_size, vae_tiling=vae_tiling, offload=offload)
+    options = SamplerOptions(batch_size=batch_size, vae_tiling=vae_tiling, vae_slicing=vae_slicing, offload=offload)
     source = MethodSource(name=DWM, base=base, run=run, sampler=sampler, options=options)
     chosen_seeds = tuple(range(seed, seed + seeds))
     if dataset is not None:
@@ -211,7 +221,8 @@ def _generate_for_videos(source: MethodSource, own: OwnVideos, seeds: tuple[int,
     from manifests.hashing import hash_file
     from render.video import probe, read_clip_video, write_video
 
-    sampler = Sampler.from_run(source.base, source.run, options=source.options)
+    averaged = source.sampler.use_average
+    sampler = Sampler.from_run(source.base, source.run, use_average=averaged, options=source.options)
     size = sampler.geometry.model_dump()
     static = read_clip_video(own.static, **size)
     hands = None if own.hands is None else read_clip_video(own.hands, **size)

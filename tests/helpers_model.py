@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +68,14 @@ def add_clip(
     )
     dataset.clips.upsert([clip])
     return clip
+
+
+def base_with_dropout(base: Path, folder: Path, share: float = 0.3) -> Path:
+    """A copy of a base whose transformer drops activations in training."""
+    shutil.copytree(base, folder)
+    path = folder / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dropout": share}))
+    return folder
 
 
 def encode_all(dataset: Dataset, base: BaseModel, shard_size: int = 2) -> None:

@@ -58,9 +58,9 @@ def velocity_schedule() -> VelocitySchedule:
     return VelocitySchedule(scheduler)
 
 
-def small_denoiser(name: str, family: ModelFamily) -> Denoiser:
-    """A network adapted to a conditioning."""
-    transformer = small_transformer(family, 36 if family.is_wan else 33)
+def small_denoiser(name: str, family: ModelFamily, **changes: object) -> Denoiser:
+    """A network adapted to a conditioning; ``changes`` are for its configuration."""
+    transformer = small_transformer(family, 36 if family.is_wan else 33, **changes)
     conditioning = get_conditioning(name)
     conditioning.prepare(transformer, family)
     schedule: NoiseSchedule = FlowSchedule() if family.is_wan else velocity_schedule()

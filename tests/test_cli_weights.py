@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dwm_model.base_model import BaseModel
 from dwm_model.lora import LORA_FILE, PROJECTION_FILE
 from manifests.dataset import Dataset
 from manifests.schema import ClipStatus
@@ -99,6 +101,29 @@ def test_several_seeds_of_own_videos_go_into_numbered_files_and_need_no_hands(
     assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["v-5.mp4", "v-6.mp4"]
     videos = [read_video(path).frames for path in sorted(tmp_path.glob("*.mp4"))]
     assert (videos[0] != videos[1]).any()
+
+
+def test_memory_switches_reach_the_sampler_and_an_average_must_be_there(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[bool, bool]] = []
+    tile = BaseModel.tile_autoencoder
+
+    def watched(base: BaseModel, *, tiling: bool, slicing: bool) -> None:
+        asked.append((tiling, slicing))
+        tile(base, tiling=tiling, slicing=slicing)
+
+    monkeypatch.setattr(BaseModel, "tile_autoencoder", watched)
+    static = pipeline.raw / "take_0" / "videos_static/00000.mp4"
+    model = ["--base", pipeline.base, "--run", pipeline.run, *QUICK, "--static", static, "--no-hands"]
+    for switches in ((), ("--vae-tiling",), ("--vae-slicing", "--offload")):
+        done("generate", *model, *switches, "--out", tmp_path / f"{len(asked)}.mp4")
+    assert asked == [(False, False), (True, False), (False, True)]
+    whole, tiled, sliced = (read_video(tmp_path / f"{index}.mp4").frames for index in range(3))
+    assert np.array_equal(whole, sliced)
+    assert tiled.shape == whole.shape
+    assert 0 < np.abs(tiled.astype(int) - whole.astype(int)).mean() < 20
+    assert "kept no moving average of its weights" in refused("generate", *model, "--ema", "--out", tmp_path / "a.mp4")
 
 
 @pytest.mark.slow

@@ -105,13 +105,17 @@ def test_odd_latent_counts_are_padded_for_v1_5_only() -> None:
     assert [FAMILIES["fun_v1_5"].padded_frames(count) for count in (12, 13)] == [12, 14]
 
 
-def test_v1_5_takes_thirteen_latent_frames_and_gives_thirteen_back() -> None:
+def test_v1_5_takes_thirteen_latent_frames_and_gives_the_first_thirteen_of_fourteen_back() -> None:
     family = FAMILIES["fun_v1_5"]
-    transformer = small_transformer(2)
+    transformer, given = small_transformer(2), noise(1, 13, 33, 4, 6)
+    padded = torch.cat([given, given[:, -1:]], dim=1)
+    text, timesteps = noise(1, 4, 8), torch.tensor([10])
     with torch.no_grad():
         rotary = family.rotary_embedding(transformer, 4, 6, 13)
-        output = family.predict(transformer, noise(1, 13, 33, 4, 6), noise(1, 4, 8), torch.tensor([10]), rotary)
-    assert output.shape == (1, 13, 16, 4, 6)
+        output = family.predict(transformer, given, text, timesteps, rotary)
+        whole = transformer(padded, text, timesteps, image_rotary_emb=rotary, return_dict=False)[0]
+    assert whole.shape == (1, 14, 16, 4, 6)
+    assert torch.equal(output, whole[:, :13])
 
 
 def test_widened_tiny_base_takes_gradients_into_the_hand_columns(base: BaseModel) -> None:

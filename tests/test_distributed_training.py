@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,71 +16,32 @@ from safetensors.torch import load_file
 
 from dwm_model.base_model import load_base
 from dwm_model.checkpoints import checkpoint_steps
-from dwm_model.lora import LoraSettings
-from dwm_model.train_config import TrainConfig
 from dwm_model.training import train
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.schema import RunStatus, Split
-from tests.helpers_model import GEOMETRY, add_clip, encode_all
+from manifests.schema import RunStatus
+from tests.helpers_model import base_with_dropout, encode_all
+from tests.helpers_ranks import (
+    CONFIG,
+    STEPS,
+    Runs,
+    checkpoint_files,
+    journals,
+    losses_of,
+    processes_naming,
+    ranks_of,
+    steps_done,
+    two_process_dataset,
+    wait_until,
+)
 
 pytest_plugins = ("tests.fixtures_model",)
 pytestmark = pytest.mark.slow
 
-STEPS = 12
-CONFIG = TrainConfig(
-    geometry=GEOMETRY,
-    lora=LoraSettings(rank=2, alpha=2),
-    max_steps=STEPS,
-    batch_size=1,
-    accumulation_steps=2,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    hand_dropout=0.2,
-    prompt_dropout=0.2,
-    gradient_checkpointing="none",
-    tensorboard=False,
-    checkpoint_every=4,
-    keep_checkpoints=2,
-    validate_every=6,
-    num_validation_timesteps=3,
-)
-
 
 @pytest.fixture(scope="module")
 def dataset(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Five train clips, an odd number for two processes, and three validation clips."""
-    dataset = Dataset.create_or_open(tmp_path_factory.mktemp("data") / "dataset")
-    for index in range(8):
-        add_clip(dataset, f"clip{index}", seed=index, split=Split.VALIDATION if index >= 5 else Split.TRAIN)
-    encode_all(dataset, load_base(tiny_base))
-    return dataset
-
-
-class Runs:
-    """Starts runs of two processes in a folder."""
-
-    def __init__(self, dataset: Dataset, base: Path, folder: Path) -> None:
-        self.dataset, self.base, self.folder = dataset, base, folder
-
-    def command(self, name: str, config: TrainConfig) -> list[str]:
-        path = self.folder / f"{name}.json"
-        path.write_text(config.model_dump_json())
-        run = self.folder / name
-        paths = ["--dataset", str(self.dataset.root), "--base", str(self.base), "--run", str(run)]
-        return [sys.executable, "-m", "dwm_model.train", *paths, "--config", str(path), "--resume", "--processes", "2"]
-
-    def start(self, name: str, config: TrainConfig) -> subprocess.Popen[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            self.command(name, config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-
-    def finish(self, name: str, config: TrainConfig) -> Path:
-        process = self.start(name, config)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        return self.folder / name
+    return two_process_dataset(tmp_path_factory.mktemp("data") / "dataset", tiny_base)
 
 
 @pytest.fixture
@@ -93,45 +53,6 @@ def runs(dataset: Dataset, tiny_base: Path, tmp_path: Path) -> Runs:
 def whole_run(dataset: Dataset, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes that nothing interrupted."""
     return Runs(dataset, tiny_base, tmp_path_factory.mktemp("whole")).finish("whole", CONFIG)
-
-
-def losses_of(run: Path, file: str = "losses.jsonl") -> list[float]:
-    return [json.loads(line)["loss"] for line in (run / file).read_text().splitlines()]
-
-
-def journals(run: Path) -> tuple[str, str]:
-    return (run / "losses.jsonl").read_text(), (run / "validation.jsonl").read_text()
-
-
-def newest_checkpoint(run: Path) -> dict[str, bytes]:
-    folder = run / "checkpoints" / f"step-{STEPS:06d}"
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def wait_until(process: subprocess.Popen[str], is_reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if is_reached():
-            return
-        time.sleep(0.002)
-    process.kill()
-    raise AssertionError(process.communicate())
-
-
-def steps_done(run: Path) -> int:
-    path = run / "losses.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
-    """Process id of each rank, by its number."""
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    found = {}
-    for child in children:
-        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        numbers = [one.removeprefix(b"RANK=") for one in variables if one.startswith(b"RANK=")]
-        found.update({int(number): int(child) for number in numbers})
-    return found
 
 
 def kill_rank(launcher: subprocess.Popen[str], number: int) -> str:
@@ -167,7 +88,14 @@ def test_two_processes_learn_what_one_with_the_same_clips_a_step_learns(
         train(runs.dataset, runs.base, Path(shutil.copytree(whole_run, tmp_path / "copy")), CONFIG, resume=True)
 
 
-def test_run_with_sigterm_and_with_a_killed_rank_equals_an_uninterrupted_one(runs: Runs, whole_run: Path) -> None:
+def test_run_with_sigterm_and_with_a_killed_rank_equals_an_uninterrupted_one(
+    dataset: Dataset, tiny_base: Path, tmp_path: Path
+) -> None:
+    """Our own launcher begins and torchrun goes on; each process draws dropout from a generator of its own."""
+    base = base_with_dropout(tiny_base, tmp_path / "dropping")
+    encode_all(dataset, load_base(base))
+    runs = Runs(dataset, base, tmp_path)
+    whole_run = runs.finish("whole", CONFIG)
     process, run = runs.start("run", CONFIG), runs.folder / "run"
     wait_until(process, lambda: steps_done(run) >= 2)
     assert terminate(process, run) < 8
@@ -180,17 +108,24 @@ def test_run_with_sigterm_and_with_a_killed_rank_equals_an_uninterrupted_one(run
     row = next(row for row in runs.dataset.runs.rows() if Path(row.run_path).name == "run")
     assert row.status is RunStatus.FAILED
     assert checkpoint_steps(run)[-1] == 8
-    runs.finish("run", CONFIG)
+    runs.finish("run", CONFIG, torchrun=True)
     assert journals(run) == journals(whole_run)
-    assert newest_checkpoint(run) == newest_checkpoint(whole_run)
+    assert checkpoint_files(run) == checkpoint_files(whole_run)
 
 
-def test_sharded_full_training_with_sigterm_learns_what_one_process_learns(runs: Runs, tmp_path: Path) -> None:
+def test_sharded_full_training_that_lost_its_parent_learns_what_one_process_learns(runs: Runs, tmp_path: Path) -> None:
     changes = {"mode": "full", "ema_decay": 0.9, "learning_rate": 1e-3, "max_steps": 8, "parallelism": "fsdp2"}
     config = CONFIG.model_copy(update=changes)
-    process, run = runs.start("run", config), runs.folder / "run"
-    wait_until(process, lambda: steps_done(run) >= 2)
-    assert terminate(process, run) < 8
+    command, run = shlex.join(runs.command("run", config, torchrun=False)), runs.folder / "run"
+    parent = subprocess.Popen(["bash", "-c", f"{command} --parent $$ & wait"])
+    wait_until(parent, lambda: steps_done(run) >= 2)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while processes_naming(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert checkpoint_steps(run)[-1] == steps_done(run) < 8
     runs.finish("run", config)
     one = tmp_path / "one"
     train(runs.dataset, runs.base, one, config.model_copy(update={"batch_size": 2}))

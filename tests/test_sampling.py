@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file
 
 from benchmarks import sampler_steps
+from dwm_model.autoencoder_tiles import enable_tiles
 from dwm_model.base_model import BaseModel, load_base
+from dwm_model.checkpoints import checkpoint_folder, read_identity
 from dwm_model.condition_data import ConditionBatch
+from dwm_model.generation import plan_generations
 from dwm_model.latents import LatentStore
-from dwm_model.lora import LoraSettings, trainable_parameters
+from dwm_model.lora import PROJECTION_FILE, LoraSettings, trainable_parameters
+from dwm_model.methods import describe_run
 from dwm_model.sampling import Sampler, SamplerConfig, SamplerOptions, decode_frames
 from dwm_model.tiny import make_tiny_base
 from dwm_model.train_config import TrainConfig
@@ -218,6 +224,21 @@ def test_tiles_and_offloading_change_no_more_than_rounding(
     assert careful.base.vae.use_slicing
 
 
+@pytest.mark.parametrize(("height", "width"), [(480, 720), (300, 300), (64, 96), (96, 160)])
+def test_tiles_fit_together_whatever_size_the_autoencoder_was_trained_at(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    blocks = {"block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2}
+    vae = AutoencoderKLCogVideoX(**blocks, sample_height=height, sample_width=width).eval()
+    enable_tiles(vae, 8, is_wan=False)
+    if (height, width) == (480, 720):
+        assert (vae.tile_sample_min_height, vae.tile_sample_min_width) == (240, 360)
+    rows, columns = vae.tile_latent_min_height * 2 + 1, vae.tile_latent_min_width * 2 + 1
+    with torch.inference_mode():
+        latents = vae.encode(torch.zeros(1, 3, 1, 8 * rows, 8 * columns)).latent_dist.mean
+        assert latents.shape[-2:] == (rows, columns)
+        assert vae.decode(latents).sample.shape[-2:] == (8 * rows, 8 * columns)
+
+
 def test_an_offloaded_part_is_on_the_device_only_while_it_works(tiny_base: Path) -> None:
     base = load_base(tiny_base, device="meta", offload=True)
     assert base.text_encoder.device.type == "cpu"
@@ -233,6 +254,32 @@ def test_checkpoint_is_the_newest_or_the_one_asked_for(tiny_base: Path, run_fold
     assert not trainable_parameters(newest._denoiser.transformer)
     with pytest.raises(DwmError, match="no checkpoint at step 3; there are 2, 4"):
         Sampler.from_run(tiny_base, run_folder, 3)
+
+
+def test_the_average_of_the_weights_is_sampled_from_where_one_is_kept(
+    tiny_base: Path, run_folder: Path, encoded_dataset: Dataset, store: LatentStore, tmp_path: Path
+) -> None:
+    config = read_identity(run_folder).config.model_copy(update={"ema_decay": 0.9})
+    train(encoded_dataset, tiny_base, tmp_path / "run", config)
+    plain = Sampler.from_run(tiny_base, tmp_path / "run", store=store)
+    averaged = Sampler.from_run(tiny_base, tmp_path / "run", use_average=True, store=store)
+    kept = load_file(checkpoint_folder(tmp_path / "run", 4) / "ema" / PROJECTION_FILE)
+    name = "patch_embed.proj.weight"
+    assert torch.equal(averaged._denoiser.transformer.get_parameter(name), kept[name])
+    clip = plain.load_conditions(store, "clip3")
+    assert not np.array_equal(one(plain, clip), one(averaged, clip, use_average=True))
+    with pytest.raises(DwmError, match="use_average is False, the sampler's weights were loaded with True"):
+        one(averaged, clip)
+    described = {
+        flag: describe_run(tmp_path / "run", FEW_STEPS.model_copy(update={"use_average": flag}))
+        for flag in (False, True)
+    }
+    ids = [
+        plan_generations(encoded_dataset, ["clip3"], [0], GEOMETRY, run)[0].generation_id for run in described.values()
+    ]
+    assert ids[0] != ids[1]
+    with pytest.raises(DwmError, match="kept no moving average of its weights; train with ema_decay"):
+        Sampler.from_run(tiny_base, run_folder, use_average=True)
 
 
 def test_another_base_and_a_folder_without_a_run_are_refused(run_folder: Path, tiny_base: Path, tmp_path: Path) -> None:
@@ -263,3 +310,8 @@ def test_table_of_steps_has_a_row_a_number_of_steps_and_says_that_the_base_is_un
     assert figures["rows"][2]["psnr_to_longest"] is None
     assert figures["rows"][1]["psnr_to_longest"] > figures["rows"][0]["psnr_to_longest"]
     assert all(row["seconds"] > 0 for row in figures["rows"])
+    sampler_steps.main([*places, "--steps", "2", "--split", "train", "--json"])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert row["psnr_as_decoded"] != figures["rows"][0]["psnr_as_decoded"]  # other clips
+    with pytest.raises(SystemExit, match="no ready clip in the validation split"):
+        sampler_steps.main([*places, "--steps", "2", "--split", "validation"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,9 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from dwm_model.checkpoints import checkpoint_steps
 from flows.services import AUTH_VARIABLE, ServiceSettings, answers, check_address, status
+from flows.train import TrainParameters
+from manifests.dataset import Dataset
 from manifests.errors import UsageError
+from manifests.schema import RunStatus
 from tests.helpers_cli import done, refused
+from tests.helpers_ranks import CONFIG, processes_naming, steps_done, two_process_dataset
+
+pytest_plugins = ("tests.fixtures_model",)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -99,6 +107,27 @@ def test_what_is_killed_is_started_again(services: ServiceSettings, name: str) -
     assert before is not None
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: pid() not in {before, None} and status(services.home).is_healthy)
+
+
+@pytest.mark.slow
+def test_cancelling_a_training_of_two_processes_leaves_a_checkpoint_and_no_process(
+    services: ServiceSettings, tiny_base: Path, tmp_path: Path
+) -> None:
+    dataset, run = two_process_dataset(tmp_path / "dataset", tiny_base), tmp_path / "run"
+    config = CONFIG.model_copy(update={"max_steps": 5000, "checkpoint_every": 5000})
+    asked = TrainParameters(dataset=dataset.root, base=tiny_base, run=run, config=config, processes=2)
+    parameters = json.dumps({"parameters": asked.model_dump(mode="json")})
+    told = prefect(services, "deployment", "run", "train/train", "--params", parameters)
+    (flow_run,) = set(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", told))
+    wait_until(lambda: steps_done(run) >= 2, 120)
+    assert len(processes_naming(run)) == 3  # the launcher and its two ranks
+    prefect(services, "flow-run", "cancel", flow_run)
+    wait_until(lambda: not processes_naming(run), 60)
+    assert checkpoint_steps(run) == [steps_done(run)]
+    wait_until(lambda: "CANCELLED" in prefect(services, "flow-run", "inspect", flow_run).upper(), 60)
+    row = next(Dataset.open(dataset.root).runs.rows())
+    assert row.status is RunStatus.RUNNING
+    assert row.reason == f"stopped at step {steps_done(run)}; continue it with --resume"
 
 
 def test_nothing_runs_in_an_empty_folder(tmp_path: Path) -> None:

@@ -277,13 +277,17 @@ def test_training_without_validation_clips_works_and_says_nothing_of_them(datase
 
 
 def test_accumulated_and_checkpointed_gradients_equal_plain_ones(dataset: Dataset, tiny_base: Path) -> None:
-    plain = CONFIG.model_copy(update={"max_steps": 3})
-    checkpointed = plain.model_copy(update={"gradient_checkpointing": True})
-    losses = []
-    for name, config in (("plain", plain), ("checkpointed", checkpointed)):
+    accumulated = CONFIG.model_copy(update={"max_steps": 3})
+    checkpointed = accumulated.model_copy(update={"gradient_checkpointing": "full"})
+    plain = accumulated.model_copy(update={"batch_size": 4, "accumulation_steps": 1})
+    found: list[tuple[list[float], list[float]]] = []
+    for name, config in (("plain", plain), ("accumulated", accumulated), ("checkpointed", checkpointed)):
         train(dataset, tiny_base, dataset.root.parent / name, config)
-        losses.append([json.loads(line)["loss"] for line in journals(dataset.root.parent / name)[0].splitlines()])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+        steps = [json.loads(line) for line in journals(dataset.root.parent / name)[0].splitlines()]
+        found.append(([step["loss"] for step in steps], [step["grad_norm"] for step in steps]))
+    for losses, norms in found[1:]:
+        assert losses == pytest.approx(found[0][0], abs=1e-5)
+        assert norms == pytest.approx(found[0][1], rel=1e-4)
 
 
 @given(count=st.integers(1, 9), seed=st.integers(0, 100))

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dwm_model import checkpoints
+from dwm_model.base_model import load_base
 from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps, load_weights
 from dwm_model.clip_order import MIX_LENGTH, ClipOrder, positions_of_rank
 from dwm_model.lora import LoraSettings, export_adapter
@@ -30,7 +31,7 @@ from dwm_model.training import train
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import RunStatus
-from tests.helpers_model import GEOMETRY
+from tests.helpers_model import GEOMETRY, base_with_dropout, encode_all
 
 pytest_plugins = ("tests.fixtures_model",)
 
@@ -138,6 +139,20 @@ def test_full_training_with_an_average_resumes_exactly_and_diffusers_loads_it(
     name = "transformer_blocks.0.attn1.to_q.weight"
     assert not torch.equal(trained[name], before[name])
     assert not torch.equal(average[name], trained[name])
+
+
+def test_a_network_that_draws_dropout_resumes_exactly(dataset: Dataset, tiny_base: Path, tmp_path: Path) -> None:
+    """The loop itself draws nothing from torch's own generator; a base with dropout does, in every step."""
+    base = base_with_dropout(tiny_base, tmp_path / "dropping")
+    encode_all(dataset, load_base(base))
+    train(dataset, base, tmp_path / "whole", CONFIG)
+    train(dataset, tiny_base, tmp_path / "without", CONFIG)
+    run = tmp_path / "run"
+    train(dataset, base, run, CONFIG, should_stop=lambda: stop_at(run, 3))
+    torch.manual_seed(1234)
+    train(dataset, base, run, CONFIG, resume=True)
+    assert losses(run) == losses(tmp_path / "whole")
+    assert losses(run) != losses(tmp_path / "without")
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

@@ -197,6 +197,35 @@ def test_poses_become_one_embedding_a_latent_frame(num_frames: int) -> None:
     assert pose(noise(1, num_frames, POSE_FEATURES)).shape == (1, (num_frames - 1) // 4 + 1, 64)
 
 
+@pytest.mark.parametrize("family", [FUN_V1_1, FUN_V1_5], ids=lambda family: family.name)
+def test_a_frames_pose_modulates_the_tokens_of_its_latent_frame(family: ModelFamily) -> None:
+    """Where a pose and where a latent changes the first block's normed tokens is the same, pad and patches included."""
+    transformer = small_denoiser("adaln_frame", family).transformer
+    transformer.time_embedding.pose.last.weight.data = 0.1 * noise(64, 64)
+    text, latents, poses = noise(1, TEXT_TOKENS, TEXT_DIM), noise(1, 3, 33, HEIGHT, WIDTH), noise(1, 9, POSE_FEATURES)
+    sinusoids = transformer.time_proj(torch.tensor([500]))
+
+    def normed(latents: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
+        tokens = transformer.patch_embed(text, family.pad(latents))
+        embedding = transformer.time_embedding(sinusoids, poses)
+        video: torch.Tensor = transformer.transformer_blocks[0].norm1(
+            tokens[:, TEXT_TOKENS:], tokens[:, :TEXT_TOKENS], embedding
+        )[0]
+        return video
+
+    before = normed(latents, poses)
+    touched = set()
+    for video_frame, latent_frame in ((0, 0), (4, 1), (8, 2)):  # those that one latent frame alone sees
+        other_poses, other_latents = poses.clone(), latents.clone()
+        other_poses[:, video_frame] += 1.0
+        other_latents[:, latent_frame] += 1.0
+        by_pose = (normed(latents, other_poses) != before).any(dim=-1)
+        by_latent = (normed(other_latents, poses) != before).any(dim=-1)
+        assert torch.equal(by_pose, by_latent)
+        touched.add(tuple(by_pose[0].tolist()))
+    assert len(touched) == (3 if family is FUN_V1_1 else 2)
+
+
 # Data from the dataset.
 
 
