@@ -101,6 +101,32 @@ def test_neighbouring_frames_steady_a_noisy_track() -> None:
     assert errors_px(model, together, seen).mean() < 8.0
 
 
+def test_a_frame_that_ends_in_a_bad_pose_is_helped_by_its_neighbours() -> None:
+    """One frame's depths say nothing right; the frames around it know the pose."""
+    model = MODELS[True]
+    truth = moving_hand(model, seed=2)
+    seen = observe(model, truth, noise_px=2.0)
+    world = seen.world.copy()
+    world[5] = np.random.default_rng(4).normal(size=world[5].shape) * 0.04
+    misled = Observations(seen.frame, seen.pixels, world, seen.weight)
+    errors = errors_px(model, fit_track(model, misled, FOCAL).hands, seen).mean(axis=1)
+    assert errors[5] < 2 * np.median(errors)
+
+
+def test_a_wrist_that_the_first_pose_misses_is_not_given_up() -> None:
+    """Landmarks half a palm off pull the hand along: they are no outliers while the pose is still wrong."""
+    model = MODELS[True]
+    truth = moving_hand(model, seed=1)
+    seen = observe(model, truth)
+    pixels = seen.pixels.copy()
+    palm = np.linalg.norm(pixels[:, 9] - pixels[:, 0], axis=-1)
+    pixels[:, 0] += 0.3 * palm[:, None] * (1.0, 0.0)
+    moved = errors_px(
+        model, fit_track(model, Observations(seen.frame, pixels, seen.world, seen.weight), FOCAL).hands, seen
+    )
+    assert moved[:, 0].mean() > 0.04 * palm.mean()
+
+
 def test_same_landmarks_give_the_same_bytes() -> None:
     model = MODELS[True]
     seen = observe(model, moving_hand(model), noise_px=2.0)
