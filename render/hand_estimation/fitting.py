@@ -99,7 +99,7 @@ def fit_track(model: HandModel, seen: Observations, focal_px: float) -> Fit:
 def _with_neighbours(problems: list[_Problem], fits: list[Fit]) -> list[Fit]:
     """Fits of each problem after every frame also started from the poses of the frames near it in all of the fits."""
     fits = list(fits)
-    for offset in _NEIGHBOURS:
+    for offset in (each for each in _NEIGHBOURS if abs(each) < len(fits[0].hands)):
         near = np.clip(np.arange(len(fits[0].hands)) + offset, 0, len(fits[0].hands) - 1)
         for poses in [fit.hands.select(near) for fit in fits]:
             for index, problem in enumerate(problems):
