@@ -99,6 +99,28 @@ def fit_ms(repeats: int, frames: int = 49) -> float:
     return median_cpu_ms(fit_all, repeats, frames)
 
 
+def detect_ms(video: HandVideo, settings: DetectionSettings, repeats: int) -> float:
+    """CPU milliseconds to look for hands in one frame of a video, which must show a hand in most frames."""
+    detector = HandDetector(settings)
+
+    def find_all() -> list[int]:
+        return [len(detector.find(detector.exposures(frame, video.box), video.box)) for frame in video.frames]
+
+    found = find_all()
+    assert sum(found) >= FRAMES // 2, f"hands found a frame: {found}"
+    return median_cpu_ms(find_all, repeats, FRAMES)
+
+
+def held_mb(video: HandVideo, videos: int = 10) -> list[float]:
+    """What the process holds after each of some videos, MiB."""
+    estimator = LandmarkEstimator(HandEstimationSettings(detection=DetectionSettings(tiles=False)))
+    held = []
+    for _ in range(videos):
+        estimator.estimate(video)
+        held.append(psutil.Process().memory_info().rss / 2**20)
+    return held
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,27 +129,13 @@ def main() -> None:
     arguments = parser.parse_args()
     video = draw_video(FRAMES)
 
-    def detect(settings: DetectionSettings) -> float:
-        detector = HandDetector(settings)
-        found = [len(detector.find(detector.exposures(frame, video.box), video.box)) for frame in video.frames]
-        assert sum(found) >= FRAMES // 2, f"hands found a frame: {found}"
-        return median_cpu_ms(
-            lambda: [detector.find(detector.exposures(frame, video.box), video.box) for frame in video.frames],
-            arguments.repeats,
-            FRAMES,
-        )
-
     figures = {
-        "detect_cpu_ms": detect(DetectionSettings(tiles=False)),
-        "detect_tiled_cpu_ms": detect(DetectionSettings(enough_hands=99)),
+        "detect_cpu_ms": detect_ms(video, DetectionSettings(tiles=False), arguments.repeats),
+        "detect_tiled_cpu_ms": detect_ms(video, DetectionSettings(enough_hands=99), arguments.repeats),
         "fit_ms_per_hand": fit_ms(arguments.repeats),
     }
-    estimator = LandmarkEstimator(HandEstimationSettings(detection=DetectionSettings(tiles=False)))
     assert focal_of(video, 70.0) == FOCAL_PX
-    held = []
-    for _ in range(10):
-        estimator.estimate(video)
-        held.append(psutil.Process().memory_info().rss / 2**20)
+    held = held_mb(video)
     figures["rss_growth_mb"] = held[-1] - held[1]
     figures["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for name, value in figures.items():

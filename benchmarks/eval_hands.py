@@ -30,8 +30,10 @@ from render.hand_estimation.assembly import assemble
 from render.hand_estimation.detection import HandDetector, Sighting
 from render.hand_estimation.estimator import HandVideo, focal_of, hand_jitter_px, motion_intrinsics
 from render.hand_estimation.landmarks import LandmarkEstimator, fitted, track_meshes
+from render.hand_estimation.readings import reread
+from render.hand_estimation.regions import Region
 from render.hand_estimation.settings import DetectionSettings, HandEstimationSettings, TrackSettings
-from render.hand_estimation.tracking import Track, follow, link, name_sides
+from render.hand_estimation.tracking import Look, Track, follow, link, name_sides
 from render.hand_mask import Mask, hand_mask
 from render.hands import HandMotion
 from render.mesh_renderer import MeshRenderer
@@ -77,11 +79,11 @@ class Score:
 
 @dataclass
 class Clip:
-    """One clip: what the estimator sees, the reference, and what the networks found."""
+    """One clip: what the estimator sees, the reference, how its regions are looked at, and what the networks found."""
 
     video: HandVideo
     reference: Reference
-    sightings: list[list[Sighting]]
+    look: Look
     followed: dict[float, list[Track]]
 
 
@@ -99,14 +101,15 @@ def look(video: HandVideo, reference: Reference, detection: DetectionSettings) -
     detector = HandDetector(detection)
     exposures = [detector.exposures(frame, video.box) for frame in video.frames]
     sightings = [detector.find(each, video.box) for each in exposures]
+
+    def look_at(frame: int, region: Region) -> Sighting:
+        return detector.look_at(exposures[frame], region)
+
     followed = {}
     for presence in sorted({values[2] for values in GRID}):
         settings = TrackSettings(follow_presence=presence, sure_track=min(values[1] for values in GRID))
-        tracks = link(sightings, settings)
-        followed[presence] = follow(
-            tracks, len(exposures), lambda frame, region: detector.look_at(exposures[frame], region), settings
-        )
-    return Clip(video, reference, sightings, followed)
+        followed[presence] = follow(link(sightings, settings), len(exposures), look_at, settings)
+    return Clip(video, reference, look_at, followed)
 
 
 def settings_of(values: tuple[float, float, float]) -> TrackSettings:
@@ -115,7 +118,7 @@ def settings_of(values: tuple[float, float, float]) -> TrackSettings:
 
 
 def tracks_of(clip: Clip, values: tuple[float, float, float]) -> list[Track]:
-    """The named tracks of a clip at a point of the grid."""
+    """The named tracks of a clip at a point of the grid, with their first readings."""
     return name_sides(deepcopy(clip.followed[values[2]]), clip.video.box, settings_of(values))
 
 
@@ -150,12 +153,18 @@ def hull_masks(clip: Clip, values: tuple[float, float, float]) -> list[tuple[int
     return masks
 
 
-def fit(clip: Clip, estimator: LandmarkEstimator, values: tuple[float, float, float], period: float) -> HandMotion:
-    """The meshes of a clip at a point of the grid."""
+def fit(
+    clip: Clip,
+    tracks: Sequence[Track],
+    estimator: LandmarkEstimator,
+    values: tuple[float, float, float],
+    period: float,
+) -> HandMotion:
+    """The meshes of a clip's tracks at a point of the grid."""
     settings = settings_of(values).model_copy(update={"smoothing_period_frames": period})
     focal_px = focal_of(clip.video, HandEstimationSettings().fit.horizontal_fov_degrees)
     meshes = []
-    for track in tracks_of(clip, values):
+    for track in tracks:
         model = estimator.models[int(track.is_right)]
         meshes.append(track_meshes(model, *fitted(track, model, clip.video, focal_px, settings)))
     return assemble(meshes, estimator.faces, focal_px, clip.video)
@@ -223,8 +232,9 @@ def evaluate(clips: Mapping[str, Clip], title: str, sheets: Path | None) -> None
     total, pooled, pooled_raw = Score(), list[float](), list[float]()
     for name, clip in clips.items():
         values = choose(clips, name)
+        tracks = [reread(track, clip.look, settings_of(values)) for track in tracks_of(clip, values)]
         with MeshRenderer(clip.video.width, clip.video.height) as renderer:
-            smooth, raw = (fit(clip, estimator, values, period) for period in (7.0, 0.0))
+            smooth, raw = (fit(clip, tracks, estimator, values, period) for period in (7.0, 0.0))
             score, overlaps = score_masks(mesh_masks(smooth, renderer), clip.reference)
             _, raw_overlaps = score_masks(mesh_masks(raw, renderer), clip.reference)
             if sheets is not None:

@@ -101,6 +101,36 @@ def test_neighbouring_frames_steady_a_noisy_track() -> None:
     assert errors_px(model, together, seen).mean() < 8.0
 
 
+def test_a_frame_whose_own_start_leads_nowhere_is_helped_by_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[True]
+    truth = moving_hand(model, seed=2)
+    seen = observe(model, truth, noise_px=2.0)
+    own_start = fitting._Problem.start
+
+    def upside_down(problem: fitting._Problem) -> HandPose:
+        hands = own_start(problem)
+        hands.orientation[5] = hands.orientation[5] @ np.diag([-1.0, 1.0, -1.0])
+        return hands
+
+    monkeypatch.setattr(fitting._Problem, "start", upside_down)
+    errors = errors_px(model, fit_track(model, seen, FOCAL).hands, seen).mean(axis=1)
+    assert errors[5] < 2 * np.median(errors)
+
+
+def test_a_wrist_that_the_first_pose_misses_is_not_given_up() -> None:
+    """A landmark a third of a palm off pulls the hand along: it is no outlier while the pose is still wrong."""
+    model = MODELS[True]
+    truth = moving_hand(model, seed=1)
+    seen = observe(model, truth)
+    pixels = seen.pixels.copy()
+    palm = np.linalg.norm(pixels[:, 9] - pixels[:, 0], axis=-1)
+    pixels[:, 0] += 0.3 * palm[:, None] * (1.0, 0.0)
+    hands = fit_track(model, Observations(seen.frame, pixels, seen.world, seen.weight), FOCAL).hands
+    wrist = model.pose(hands).landmarks[:, 0]
+    left = np.linalg.norm(FOCAL * wrist[:, :2] / wrist[:, 2:] - pixels[:, 0], axis=-1)
+    assert (left / palm).mean() < 0.13
+
+
 def test_same_landmarks_give_the_same_bytes() -> None:
     model = MODELS[True]
     seen = observe(model, moving_hand(model), noise_px=2.0)

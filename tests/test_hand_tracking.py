@@ -162,6 +162,55 @@ def test_smoothing_damps_jitter_without_delay_and_keeps_straight_lines() -> None
     np.testing.assert_array_equal(smooth(noisy, np.ones(60), 0.0), noisy)
 
 
+def test_smoothing_follows_a_fast_swing_and_still_halves_the_jitter() -> None:
+    """A hand that rests, is somewhere else for six frames and comes back: the peak stays, the jitter does not."""
+    rng = np.random.default_rng(1)
+    swing = np.zeros((60, 2))
+    swing[27:33] = (120.0, -80.0)
+    swing[[26, 33]] = (60.0, -40.0)
+    noisy = swing + 3.0 * rng.normal(size=swing.shape)
+    result = smooth(noisy, np.ones(60), 7.0)
+    peak, rest = slice(26, 34), np.r_[0:22, 38:60]
+    assert np.linalg.norm(result - swing, axis=1)[peak].max() < 0.15 * np.linalg.norm(swing, axis=1).max()
+    jitter = [
+        np.linalg.norm(np.diff(each[part], n=2, axis=0), axis=1).mean()
+        for each in (noisy, result)
+        for part in (slice(0, 22),)
+    ]
+    assert jitter[1] < 0.5 * jitter[0]
+    assert np.abs(result - swing)[rest].mean() < 0.75 * np.abs(noisy - swing)[rest].mean()
+
+
+def test_a_hand_that_leaves_at_once_is_found_where_it_went_and_specks_are_not_led_there() -> None:
+    """Between two frames it moves farther than following looks, as where fingers leave the picture."""
+    last = 5
+
+    def look(frame: int, region: Region) -> Sighting:
+        hand = sighting(300, 300) if frame <= last else sighting(378, 318)
+        near = np.hypot(region.x - hand.region.x, region.y - hand.region.y) < 0.3 * hand.region.size
+        return hand if near and frame <= last + 1 else replace(hand, presence=0.02)
+
+    seen = [[sighting(300, 300)] if frame <= last else [] for frame in range(9)]
+    tracks = follow(link(seen, ANY), 9, look, ANY)
+    assert [(track.first, track.last) for track in tracks] == [(0, last + 1)]
+    assert tracks[0].sightings[last + 1].pixels[0, 0] == pytest.approx(378)
+    brief = [hands if frame >= last - 1 else [] for frame, hands in enumerate(seen)]
+    unsure = ANY.model_copy(update={"follow_presence": 0.99})  # not followed backwards: it stays a speck
+    assert [track.last for track in follow(link(brief, unsure), 9, look, unsure)] == [last]
+
+
+def test_a_hand_that_leaves_is_not_led_to_another_hand() -> None:
+    other = [sighting(378, 318) for _ in range(9)]
+
+    def look(frame: int, region: Region) -> Sighting:
+        gone = replace(sighting(300, 300), presence=0.95 if frame <= 5 else 0.02)
+        return max((gone, other[frame]), key=lambda hand: -np.hypot(region.x - hand.region.x, region.y - hand.region.y))
+
+    seen = [[sighting(300, 300), other[frame]] if frame <= 5 else [other[frame]] for frame in range(9)]
+    tracks = follow(link(seen, ANY), 9, look, ANY)
+    assert sorted((track.first, track.last) for track in tracks) == [(0, 5), (0, 8)]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000))
 def test_rotations_stay_rotations(seed: int) -> None:

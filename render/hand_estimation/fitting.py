@@ -1,7 +1,8 @@
 """Inverse kinematics: a hand that bends within its limits, fitted to the landmarks of one track, all frames at once.
 
 Damped least squares (Levenberg-Marquardt) in each frame, with a pull towards the frames before and after. The image
-places the hand; the network's weak depths choose between poses that look alike.
+places the hand; the network's weak depths choose between poses that look alike. One frame alone often ends in a pose
+that explains the landmarks badly: each also tries the poses that its neighbours found.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _TURN_A_FRAME, _BEND_A_FRAME, _DEPTH_A_FRAME = 0.35, 0.35, 0.06
 _LINKED_FRAMES = 2
 """Sightings at most so many frames apart pull at each other."""
 _FIRST_STEPS, _TIME_STEPS = 14, 12
+_NEIGHBOURS = (1, -1, 2, -2)
+"""Sightings before and after whose poses are tried in a frame."""
+_FAR_LANDMARK = 8.0
+"""Landmarks that lie farther off than so many usual errors count less (Cauchy)."""
 _NEAREST = 0.05
 """Hands stay at least so far in front of the camera, metres."""
 
@@ -58,10 +63,12 @@ class Fit:
     Attributes:
         hands: N poses.
         cost: [N] mean weighted squared landmark error, in units of the expected error.
+        energy: [N] what was minimised in each frame: landmarks, depths, usual angles, and the pull over time if any.
     """
 
     hands: HandPose
     cost: Floats
+    energy: Floats
 
 
 def landmark_weights(pixels: Floats, picture_box: tuple[int, int, int, int]) -> Floats:
@@ -79,15 +86,36 @@ def fit_track(model: HandModel, seen: Observations, focal_px: float) -> Fit:
         seen: its landmarks.
         focal_px: focal length of the frames, pixels.
     """
-    starts = []
-    for mirrored in (False, True):
-        world = seen.world * (1.0, 1.0, -1.0) if mirrored else seen.world
-        problem = _Problem(model, replace(seen, world=world), focal_px)
-        starts.append(problem.solve(problem.start(), _FIRST_STEPS))
+    worlds = (seen.world, seen.world * (1.0, 1.0, -1.0))
+    problems = [_Problem(model, replace(seen, world=world), focal_px) for world in worlds]
+    starts = [problem.solve(problem.start(), _FIRST_STEPS) for problem in problems]
+    starts = _with_neighbours(problems, starts)
     choice = _cheapest_path(starts, seen.frame)
     chosen = _pick([start.hands for start in starts], choice)
-    world = np.where(choice[:, None, None] == 1, seen.world * (1.0, 1.0, -1.0), seen.world)
+    world = np.where(choice[:, None, None] == 1, worlds[1], worlds[0])
     return _Problem(model, replace(seen, world=world), focal_px).solve(chosen, _TIME_STEPS, over_time=True)
+
+
+def _with_neighbours(problems: list[_Problem], fits: list[Fit]) -> list[Fit]:
+    """Fits of each problem after every frame also started from the poses of the frames near it in all of the fits."""
+    fits = list(fits)
+    for offset in (each for each in _NEIGHBOURS if abs(each) < len(fits[0].hands)):
+        near = np.clip(np.arange(len(fits[0].hands)) + offset, 0, len(fits[0].hands) - 1)
+        for poses in [fit.hands.select(near) for fit in fits]:
+            for index, problem in enumerate(problems):
+                other = problem.solve(problem.placed(poses), _FIRST_STEPS)
+                fits[index] = _lower(fits[index], other)
+    return fits
+
+
+def _lower(first: Fit, second: Fit) -> Fit:
+    """In each frame the fit of less energy."""
+    better = second.energy < first.energy
+    return Fit(
+        _pick([first.hands, second.hands], better.astype(np.int64)),
+        np.where(better, second.cost, first.cost),
+        np.where(better, second.energy, first.energy),
+    )
 
 
 def _pick(candidates: list[HandPose], choice: npt.NDArray[np.int64]) -> HandPose:
@@ -158,6 +186,21 @@ class _Problem:
         place = np.concatenate([centre[:, 0] * depth[:, None] / self._focal, depth[:, None]], axis=1)
         return HandPose(orientation, place - middle[:, 0], angles)
 
+    def placed(self, hands: HandPose) -> HandPose:
+        """Poses moved to where they are as large as in the picture and lie on the middle of the landmarks."""
+        pixels = self._seen.pixels
+        posed = self._model.pose(hands).landmarks
+        shown = self._focal * posed[..., :2] / np.maximum(posed[..., 2:], _NEAREST)
+        wanted, found = (
+            np.linalg.norm(p - p.mean(axis=1, keepdims=True), axis=-1).mean(axis=1) for p in (pixels, shown)
+        )
+        depth = np.maximum(hands.translation[:, 2] * found / np.maximum(wanted, 1e-3), 2 * _NEAREST)
+        moved = hands.translation * (depth / hands.translation[:, 2])[:, None]
+        posed = posed + (moved - hands.translation)[:, None]
+        shown = self._focal * posed[..., :2] / np.maximum(posed[..., 2:], _NEAREST)
+        moved[:, :2] += (pixels - shown).mean(axis=1) * depth[:, None] / self._focal
+        return HandPose(hands.orientation, moved, hands.angles)
+
     def solve(self, hands: HandPose, steps: int, *, over_time: bool = False) -> Fit:
         """Damped least squares from a start; each frame keeps its own damping and never gets worse."""
         damping = np.full(len(hands), 1e-2)
@@ -181,7 +224,7 @@ class _Problem:
                 goal = self._goal(hands)
                 residual, derivative = self._linearised(hands, goal)
                 cost = (residual**2).sum(axis=1)
-        return Fit(hands, self._landmark_cost(hands))
+        return Fit(hands, self._landmark_cost(hands), cost)
 
     def _moved(self, hands: HandPose, step: Floats) -> HandPose:
         orientation = matrix_from_axis_angle(step[:, :3]) @ hands.orientation
@@ -212,7 +255,7 @@ class _Problem:
         slope = posed.landmarks[..., :2, None] / depth
         of_pixels = scale * (moved[..., :2, :] - slope * moved[..., 2:, :])
         # Far landmarks count less (Cauchy), those outside the picture too.
-        trust = np.sqrt(self._seen.weight / (1 + (offset**2).sum(axis=-1) / 16))[..., None]
+        trust = np.sqrt(self._seen.weight / (1 + (offset**2).sum(axis=-1) / _FAR_LANDMARK**2))[..., None]
         palm = self._model.palm_length * _DEPTH_SIGMA
         against = posed.landmarks[..., 2] - posed.landmarks[:, :1, 2]
         of_depth = (moved[..., 2, :] - moved[:, :1, 2, :]) / palm

@@ -15,6 +15,7 @@ from render.hand_estimation.detection import HandDetector, Sighting
 from render.hand_estimation.estimator import HandVideo, focal_of
 from render.hand_estimation.fitting import Observations, fit_track, landmark_weights
 from render.hand_estimation.hand_model import HandModel, HandPose, hand_model
+from render.hand_estimation.readings import reread
 from render.hand_estimation.regions import Region
 from render.hand_estimation.settings import HandEstimationSettings, TrackSettings
 from render.hand_estimation.smoothing import (
@@ -67,12 +68,13 @@ class LandmarkEstimator:
 
 
 def find_tracks(video: HandVideo, detector: HandDetector, settings: TrackSettings) -> list[Track]:
-    """The hands of a video over time, with their sides."""
+    """The hands of a video over time, with their sides, and with readings that agree over time (`readings.reread`)."""
     box = video.box
     exposures = [detector.exposures(frame, box) for frame in video.frames]
     sightings = [detector.find(each, box) for each in exposures]
-    tracks = follow(link(sightings, settings), len(exposures), _Looker(detector, exposures), settings)
-    return name_sides(tracks, box, settings)
+    look = _Looker(detector, exposures)
+    tracks = name_sides(follow(link(sightings, settings), len(exposures), look, settings), box, settings)
+    return [reread(track, look, settings) for track in tracks]
 
 
 class _Looker:

@@ -70,7 +70,9 @@ class TrackSettings(BaseModel):
     )
     max_gap_frames: int = Field(default=4, ge=0, description="Longest gap of a track that is filled in, frames.")
     smoothing_period_frames: float = Field(
-        default=7.0, ge=0, description="Motions that repeat in fewer frames are damped; 0 turns smoothing off."
+        default=7.0,
+        ge=0,
+        description="Motions that repeat in fewer frames are damped, single fast swings less; 0 turns smoothing off.",
     )
 
 

@@ -7,7 +7,7 @@ side from which the arm comes says more than either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -30,6 +30,10 @@ _SIDE_COST, _COURSE_COST = 0.3, 0.2
 """What another opinion on the side and another course cost: they decide where two hands meet."""
 _LARGEST_GROWTH = 1.7
 """A hand does not change its size more between neighbouring frames."""
+_AROUND, _FAR_REACH = 0.6, 1.5
+"""How far around a lost hand it is looked for, in sides of its region, and how far it may have gone, in its sizes."""
+_ESTABLISHED = 5
+"""Only hands that were found in so many frames are looked for around their place: specks are led astray."""
 _MOST_LOG_ODDS = 3.0
 _MOST_FREE_TRACKS = 10
 """Up to so many tracks that meet one another, every way to name their sides is tried."""
@@ -124,16 +128,21 @@ def follow(tracks: list[Track], num_frames: int, look: Look, settings: TrackSett
         if any(_is_part(track, other, settings) for other in result):
             continue
         if track.confidence >= settings.sure_track:
+            established = len(track.sightings) >= _ESTABLISHED
+            others = [other for other in tracks if other is not track] if established else None
             for step in (1, -1):
                 for frame in sorted(track.sightings, reverse=step < 0):
-                    _extend(track, range(frame, num_frames if step > 0 else -1, step), look, settings)
+                    _extend(track, range(frame, num_frames if step > 0 else -1, step), look, settings, others)
         if not any(_is_part(track, other, settings) for other in result):  # it may have been led to another's hand
             result.append(track)
     return sorted(result, key=lambda each: each.first)
 
 
-def _extend(track: Track, ahead: range, look: Look, settings: TrackSettings) -> None:
-    """Follow a track from a frame through those behind it (``ahead``, its own first) until it is seen again or lost."""
+def _extend(track: Track, ahead: range, look: Look, settings: TrackSettings, others: Sequence[Track] | None) -> None:
+    """Follow a track from a frame through those behind it (``ahead``, its own first) until it is seen again or lost.
+
+    Where it is lost it is looked for around its place, once, unless ``others``, the tracks it may not take, is None.
+    """
     frame, step = ahead.start, ahead.step
     while frame + step in ahead and frame + step not in track.sightings:
         here = track.sightings[frame]
@@ -144,16 +153,42 @@ def _extend(track: Track, ahead: range, look: Look, settings: TrackSettings) -> 
             move = here.pixels.mean(axis=0) - before.pixels.mean(axis=0)
             tries.append(Region(region.x + float(move[0]), region.y + float(move[1]), region.size, region.angle))
         seen = max((look(frame + step, each) for each in tries), key=lambda hand: hand.presence)
-        growth = hand_size(seen) / max(1e-6, hand_size(here))
-        moved = float(np.linalg.norm(seen.pixels.mean(axis=0) - here.pixels.mean(axis=0)))
-        if (
-            seen.presence < settings.follow_presence
-            or not 1 / _LARGEST_GROWTH < growth < _LARGEST_GROWTH
-            or moved > _REACH * max(hand_size(seen), hand_size(here))
-        ):
-            return
+        if seen.presence < settings.follow_presence or not _can_be(here, seen, _REACH):
+            gone = None if others is None else _look_around(here, frame + step, look, settings, others)
+            if gone is None:
+                return
+            seen, others = gone, None
         frame += step
         track.sightings[frame] = seen
+
+
+def _can_be(here: Sighting, seen: Sighting, reach: float) -> bool:
+    """Whether a hand can have moved so far and changed its size so much between neighbouring frames."""
+    growth = hand_size(seen) / max(1e-6, hand_size(here))
+    moved = float(np.linalg.norm(seen.pixels.mean(axis=0) - here.pixels.mean(axis=0)))
+    return 1 / _LARGEST_GROWTH < growth < _LARGEST_GROWTH and moved <= reach * max(hand_size(seen), hand_size(here))
+
+
+def _look_around(
+    here: Sighting, frame: int, look: Look, settings: TrackSettings, others: Sequence[Track]
+) -> Sighting | None:
+    """A hand that left its place at once, as where it leaves the picture: only if it is sure and no other track's."""
+    region = here.region
+    away = _AROUND * region.size
+    around = [
+        replace(region, x=region.x + away * float(np.cos(turn)), y=region.y + away * float(np.sin(turn)))
+        for turn in np.arange(8) * np.pi / 4
+    ]
+    seen = max((look(frame, each) for each in around), key=lambda hand: hand.presence)
+    taken = [other.sightings[frame] for other in others if frame in other.sightings]
+    if (
+        seen.presence < settings.sure_track
+        or (seen.right > 0.5) != (here.right > 0.5)
+        or not _can_be(here, seen, _FAR_REACH)
+        or any(is_duplicate(seen, hand, settings) for hand in taken)
+    ):
+        return None
+    return seen
 
 
 def _is_part(track: Track, other: Track, settings: TrackSettings) -> bool:
