@@ -31,6 +31,8 @@ class BuildAriaParameters(BaseModel):
     only: str | None = Field(default=None, description="Only captures whose name matches this pattern.")
     licence: str | None = Field(default=None, description="Licence of the captures.")
     interaction_start_s: float | None = Field(default=None, description="Where the interaction begins, in every one.")
+    mask_hands: bool = Field(default=True, description="Leave hands in the exploration out of the scene.")
+    explore_masks: Path | None = Field(default=None, description="Masks of the exploration, instead.")
     windows: int = Field(default=1, description="Clips of one interaction at most.", gt=0)
     short: LengthPolicy = Field(default=LengthPolicy.PAD_LAST, description="About a short interaction.")
     hands: HandEstimationSettings = Field(default_factory=HandEstimationSettings, description="The hand estimator.")
@@ -42,6 +44,8 @@ class BuildAriaParameters(BaseModel):
             profile=get_profile(self.profile),
             licence=self.licence,
             interaction_start_s=self.interaction_start_s,
+            mask_hands=self.mask_hands,
+            explore_masks=self.explore_masks,
             windows=self.windows,
             short=self.short,
             reconstruction=reconstruction_settings(self.reconstruction, self.steps),

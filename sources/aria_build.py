@@ -187,7 +187,7 @@ def reconstruct_capture(dataset_root: Path, work: CaptureWork) -> BuildReport | 
         DwmError: as `ingest_capture`, or the hand estimator cannot be opened.
     """
     dataset = Dataset.open(dataset_root)
-    estimator = _phase_estimator(work)
+    estimator = _scene_estimator(work)
 
     def fit() -> None:
         _scene(dataset, work, _open(work), estimator)
@@ -206,7 +206,7 @@ def pair_capture(dataset_root: Path, work: CaptureWork) -> BuildReport:
 
     def pair() -> BuildReport:
         capture = _open(work)
-        scene = _scene(dataset, work, capture, _phase_estimator(work))
+        scene = _scene(dataset, work, capture, estimator)
         windows = _windows(work, capture, scene)
         with work.settings.open_renderer() as renderer:
             workshop = PairingWorkshop(work.settings, renderer, estimator, scene)
@@ -276,12 +276,14 @@ def _scene(
     return reconstruct_scene(capture, work.settings, reconstruction_folder(dataset, work), estimator)
 
 
-def _phase_estimator(work: CaptureWork) -> HandEstimator | None:
-    """Finds the first hand where nobody says when the interaction begins."""
-    said = work.settings.interaction_start_s is not None or work.files.phases is not None
-    if said or work.settings.hands.estimator == "file":
+def _scene_estimator(work: CaptureWork) -> HandEstimator | None:
+    """Finds the first hand where nobody says when the interaction begins, and hands in the exploration."""
+    settings = work.settings
+    said = settings.interaction_start_s is not None or work.files.phases is not None
+    masked = not settings.mask_hands or settings.explore_masks is not None
+    if settings.hands.estimator == "file" or (said and masked):
         return None
-    return open_estimator(work.settings.hands)
+    return open_estimator(settings.hands)
 
 
 def _windows(work: CaptureWork, capture: AriaCapture, scene: ReconstructedScene) -> list[ClipSampling]:
