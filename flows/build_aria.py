@@ -13,7 +13,7 @@ from render.framing import LengthPolicy
 from render.hand_estimation.settings import HandEstimationSettings
 from sources.aria_build import BuildReport, plan_build
 from sources.aria_settings import AriaGates, AriaSettings, reconstruction_settings
-from tasks.aria import ingest_aria_capture, pair_aria_capture, reconstruct_aria_scene
+from tasks.aria import ingest_aria_capture, pair_aria_capture, reconstruct_aria_scene, show_capture_sheets
 from tasks.artifacts import show_table
 
 
@@ -56,7 +56,7 @@ class BuildAriaParameters(BaseModel):
 
 @flow(name="build-aria")
 def build_aria(parameters: BuildAriaParameters) -> BuildReport:
-    """Take capture after capture through its stages; show what failed."""
+    """Take capture after capture through its stages; show what failed, and contact sheets."""
     plan = plan_build(parameters.raw, parameters.settings(), limit=parameters.limit, only=parameters.only)
     dataset = parameters.dataset
     Dataset.create_or_open(dataset)
@@ -67,4 +67,5 @@ def build_aria(parameters: BuildAriaParameters) -> BuildReport:
     report = BuildReport.merged(reports)
     rows = [each.model_dump(mode="json") for each in report.failures]
     show_table("build-failures", rows, "Clips that could not be made, and why")
+    show_capture_sheets(dataset, plan)
     return report

@@ -30,6 +30,7 @@ from sources.aria_clip import FILE_COLUMNS, PairingWorkshop, empty_row, write_cl
 from sources.aria_files import CaptureFiles, find_captures
 from sources.aria_reconstruct import ReconstructedScene, reconstruct_scene
 from sources.aria_settings import AriaSettings, hand_files_of, settings_from
+from sources.aria_sheet import write_capture_sheets
 from sources.building import (
     BuildFailure,
     BuildReport,
@@ -101,6 +102,10 @@ class BuildPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     captures: tuple[CaptureWork, ...] = Field(description="The captures, by name.")
+
+    def recording_ids(self) -> list[str]:
+        """Values of the column ``recording_id`` of the captures' clips."""
+        return [_row_of_window(work, 0).recording_id for work in self.captures]
 
     def figures(self) -> PlanFigures:
         """How much there is."""
@@ -252,6 +257,7 @@ def build_aria(
     """
     dataset = Dataset.create_or_open(dataset_root)
     reports = build_chunks(partial(build_capture, dataset.root), plan.captures, workers=workers, watch=watch)
+    write_capture_sheets(dataset, plan.recording_ids())
     return BuildReport.merged(reports)
 
 
@@ -354,8 +360,11 @@ def _finished(dataset: Dataset, before: Clip, row: Clip) -> BuildReport | None:
 
 
 def _row(work: CaptureWork, window: int) -> Clip:
-    row = empty_row(work.settings, work.files.capture_id, window, work.config_hash)
-    return row.updated(input_hashes=_input_hashes(work))
+    return _row_of_window(work, window).updated(input_hashes=_input_hashes(work))
+
+
+def _row_of_window(work: CaptureWork, window: int) -> Clip:
+    return empty_row(work.settings, work.files.capture_id, window, work.config_hash)
 
 
 def _input_hashes(work: CaptureWork) -> dict[str, str]:

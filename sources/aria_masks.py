@@ -28,9 +28,9 @@ from sources.aria_settings import AriaSettings
 _LOOK_WIDTH = 480
 """Width of the pictures in which hands are looked for."""
 _NEAR_M = 0.02
-_SHOULDER = np.array([0.18, 0.25, -0.05])
+_SHOULDER = np.array([0.18, 0.2, 0.0])
 """The right shoulder of whoever wears the glasses, metres in the upright camera's frame; the left is mirrored."""
-_FOREARM_M, _UPPER_ARM_M, _SLEEVE_M = 0.26, 0.29, 0.06
+_FOREARM_M, _UPPER_ARM_M, _SLEEVE_M = 0.26, 0.29, 0.07
 _ARM_SAMPLES = 40
 """Discs a bone."""
 

@@ -42,7 +42,7 @@ RATE_HZ = 10.0
 """Frames a second of the recording."""
 START_NS = 80_000_000_000
 """The device's clock at the first frame."""
-_RENDER_SIZE, _RENDER_FOCAL = 960, 305.0
+RENDER_SIZE, _RENDER_FOCAL = 960, 305.0
 """A straight picture that covers the lens' circle (57 degrees to each side) at its resolution in the middle."""
 _EXPOSURE_S, _GAIN = 0.006, 3.0
 _BREATHING = 0.04
@@ -265,7 +265,7 @@ def generate_captures(raw: Path, plans: list[CapturePlan], *, with_phases: bool 
     # The last file of a capture that is written says that it is whole.
     missing = [plan for plan in plans if not recording_path(raw, plan).is_file()]
     if missing:
-        with MeshRenderer(_RENDER_SIZE, _RENDER_SIZE, samples=4) as renderer:
+        with MeshRenderer(RENDER_SIZE, RENDER_SIZE, samples=4) as renderer:
             for plan in missing:
                 write_capture(raw, stage_capture(plan), renderer, with_phases=with_phases)
                 _LOGGER.info("generated %s: %s", plan.capture_id, plan.recording.action)
@@ -292,7 +292,7 @@ def write_capture(raw: Path, staged: StagedCapture, renderer: MeshRenderer, *, w
         pictures.append(drawn.picture)
         if frame < staged.plan.explore_frames:
             depth = np.where(drawn.actor, 0.0, drawn.depth)  # the services leave out what moves
-            points.append(_surface_points(Camera(_render_intrinsics(), staged.poses[frame]), depth, random))
+            points.append(_surface_points(Camera(render_intrinsics(), staged.poses[frame]), depth, random))
             if drawn.actor.any():
                 write_bytes(mask_path(raw, staged.plan, frame), _stored_mask(drawn.actor))
     write_results(path, staged, np.concatenate(points), random, with_phases=with_phases)
@@ -312,7 +312,7 @@ def _drawn(staged: StagedCapture, renderer: MeshRenderer) -> Iterator[_DrawnFram
     """Every frame: the still scene first, then the interaction."""
     plan = staged.plan
     for frames in _batches(plan):
-        cameras = CameraPath(_render_intrinsics(), staged.poses[frames])
+        cameras = CameraPath(render_intrinsics(), staged.poses[frames])
         if plan.shows_actor(int(frames[0])):
             views = staged.views(renderer, cameras, frames)
         else:
@@ -332,14 +332,15 @@ def _batches(plan: CapturePlan) -> Iterator[np.ndarray[tuple[int], np.dtype[np.i
             yield run[start : start + _FRAMES_AT_ONCE]
 
 
-def _render_intrinsics() -> Floats:
-    middle = _RENDER_SIZE / 2
+def render_intrinsics() -> Floats:
+    """Camera [3,3] of the straight pictures, `RENDER_SIZE` pixels a side, that are bent into the lens' ones."""
+    middle = RENDER_SIZE / 2
     return np.array([[_RENDER_FOCAL, 0.0, middle], [0.0, _RENDER_FOCAL, middle], [0.0, 0.0, 1.0]])
 
 
 def _surface_points(camera: Camera, depth: Floats, random: np.random.Generator) -> Floats:
     """World points [n,3] of pixels in the middle of surfaces, within what the lens sees."""
-    pixels = random.integers(60, _RENDER_SIZE - 60, (_POINTS_PER_FRAME * 2, 2))
+    pixels = random.integers(60, RENDER_SIZE - 60, (_POINTS_PER_FRAME * 2, 2))
     rows, columns = pixels[:, 1], pixels[:, 0]
     here = depth[rows, columns]
     around = np.stack([depth[rows + dy, columns + dx] for dy, dx in ((0, 2), (2, 0), (0, -2), (-2, 0))])
@@ -350,7 +351,7 @@ def _surface_points(camera: Camera, depth: Floats, random: np.random.Generator) 
 
 def _stored(plan: CapturePlan, pictures: list[Image]) -> Iterator[StoredFrame]:
     """Frames as the sensor stores them: bent, on their side, with the exposure of the moment."""
-    columns, rows, seen = _lens_maps()
+    columns, rows, seen = lens_maps()
     for frame, (picture, time_ns) in enumerate(zip(pictures, plan.timestamps_ns, strict=True)):
         bent = np.asarray(cv2.remap(picture, columns, rows, cv2.INTER_LINEAR))
         strength = 1.0 + _BREATHING * np.sin(2 * np.pi * frame / 23.0)
@@ -359,8 +360,8 @@ def _stored(plan: CapturePlan, pictures: list[Image]) -> Iterator[StoredFrame]:
         yield StoredFrame(bright, int(time_ns), _EXPOSURE_S * strength, _GAIN)
 
 
-def _lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
-    """Where each stored pixel lies in the straight picture, and whether the lens sees there."""
+def lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
+    """Where each stored pixel lies in the straight picture (first centre at 0), and whether the lens sees there."""
     lens = stored_camera()
     pixels = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).astype(np.float64)
     # Beyond the circle the lens' polynomial turns around: those pixels stay black.
@@ -368,13 +369,13 @@ def _lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
     circle = away <= LENS_RADIUS_PX
     rays = np.tile([0.0, 0.0, 1.0], (SIZE, SIZE, 1))
     rays[circle] = lens.unproject(pixels[circle]) @ STORED_FROM_UPRIGHT
-    straight = rays[..., :2] * _RENDER_FOCAL + _RENDER_SIZE / 2 - 0.5
+    straight = rays[..., :2] * _RENDER_FOCAL + RENDER_SIZE / 2 - 0.5
     return straight[..., 0].astype(np.float32), straight[..., 1].astype(np.float32), circle
 
 
 def _stored_mask(mask: Mask) -> bytes:
     """PNG of a mask of the straight picture as the sensor would store it: 255 where it is True."""
-    columns, rows, seen = _lens_maps()
+    columns, rows, seen = lens_maps()
     bent = np.asarray(cv2.remap(mask.astype(np.uint8) * 255, columns, rows, cv2.INTER_NEAREST))
     bent[~seen] = 0
     return cv2.imencode(".png", bent)[1].tobytes()
