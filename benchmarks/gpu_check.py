@@ -1,8 +1,9 @@
 """What to run first on a GPU machine (`make gpu-check`, under 10 minutes): does each GPU path work, and how fast?
 
-Checks the mesh renderer's OpenGL, a bfloat16 training step and sampling of the tiny base against the CPU, and one
-forward pass of a transformer of the real size with random weights. Prints a table and one JSON object; exits with 1
-when a check fails and with 2 where there is no CUDA device.
+Checks the mesh renderer's OpenGL, gsplat's kernels against the CPU renderer of Gaussians (the picture, the alphas and
+all gradients), a short fit with each of gsplat's strategies, a bfloat16 training step of the tiny base against the CPU,
+and one forward pass of a transformer of the real size with random weights. Prints a table and one JSON object; exits
+with 1 when a check fails and with 2 where there is no CUDA device.
 """
 
 from __future__ import annotations
@@ -13,18 +14,35 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from benchmarks.bench_gaussians import Workload
 from dwm_model.base_model import load_base
 from dwm_model.conditioning import ConditionLatents, known_mask_value
 from dwm_model.denoiser import make_denoiser, velocity_losses
 from dwm_model.tiny import make_tiny_base
+from manifests.errors import DwmError
+from render.camera import CameraPath, intrinsics_from_fov, look_at
+from render.gaussian_scene import GaussianScene, render_path, scene_from_points
 from render.gl_context import gl_description
+from render.reconstruction import reconstruct
+from render.reconstruction_settings import Densification, get_reconstruction_profile
+from render.reconstruction_views import ReconstructionView
 
 REAL_LATENT_SHAPE = (1, 13, 16, 60, 90)
 """Batch, frames, channels, rows and columns of a 49x720x480 clip's latent."""
+
+GAUSSIAN_TOLERANCE = 1e-3
+"""Largest difference of gsplat's kernels from the CPU renderer, relative to the greatest value of what is compared."""
+
+UNSURE_ALPHA = 0.5
+"""The depth of pixels that are covered less is not compared."""
+
+LEAST_FIT_DB = 20.0
+"""PSNR that the short fit must reach on views that it has not seen."""
 
 TOLERANCE = 0.05
 """Largest relative difference of a bfloat16 loss from the float32 one."""
@@ -67,6 +85,56 @@ def training_step() -> str:
     return f"loss {losses['cuda']:.4f} (bfloat16, GPU) against {losses['cpu']:.4f} (float32, CPU)"
 
 
+def gaussians(device: str = "cuda") -> str:
+    """A cloud of Gaussians through `rasterize` on a device and on the CPU: picture, alphas, depth, every gradient."""
+    found: list[dict[str, torch.Tensor]] = []
+    for where in ("cpu", device):
+        work = Workload(5_000, 360, 240)
+        scene = GaussianScene(**{name: value.detach().to(where) for name, value in vars(work.scene).items()})
+        parameters = vars(scene)
+        for value in parameters.values():
+            value.requires_grad_()
+        viewmat, lens = torch.eye(4, device=where)[None], work.lens.to(where)
+        image, alphas, _ = scene.rasterize(viewmat, lens, *work.size, render_mode="RGB+ED")
+        (image[..., :3].square().mean() + alphas.mean()).backward()  # type: ignore[no-untyped-call]
+        values = {"colours": image[..., :3], "depth": image[..., 3] * (alphas[..., 0] > UNSURE_ALPHA), "alphas": alphas}
+        gradients = {f"gradient of {name}": value.grad for name, value in parameters.items() if value.grad is not None}
+        found.append({name: value.detach().cpu() for name, value in (values | gradients).items()})
+    own, other = found
+    apart = {name: float((own[name] - other[name]).abs().max() / own[name].abs().max()) for name in own}
+    worst = max(apart, key=lambda name: apart[name])
+    if len(own) != len(other) or not apart[worst] < GAUSSIAN_TOLERANCE:
+        raise RuntimeError(f"gsplat's kernels differ from the CPU renderer: {worst} by {apart[worst]:.2g}")
+    return f"{len(apart)} arrays agree with the CPU; worst is {worst}, {apart[worst]:.1g} of its greatest value"
+
+
+def fit(device: str = "cuda", strategies: tuple[Literal["default", "mcmc"], ...] = ("default", "mcmc")) -> str:
+    """A short reconstruction of views of a known scene, with each strategy."""
+    random = np.random.default_rng(0)
+    points = random.uniform([-1.0, 0.3, -0.4], [1.0, 1.7, 0.4], (1500, 3))
+    known = scene_from_points(points, random.uniform(0.1, 0.9, points.shape), sh_degree=0, opacity=0.9)
+    poses = np.stack([look_at((0.1 * number - 0.8, 1.2, -2.0), (0.0, 1.0, 0.0)) for number in range(16)])
+    path = CameraPath(intrinsics_from_fov(180, 120, 70), poses)
+    pictures = render_path(known, path, 180, 120).frames
+    views = [
+        ReconstructionView(name=f"{number:03d}", image=picture, intrinsics=path.intrinsics, world_from_camera=pose)
+        for number, (picture, pose) in enumerate(zip(pictures, poses, strict=True))
+    ]
+    told = []
+    for strategy in strategies:
+        dense = Densification(strategy=strategy, start=100, stop=300, every=50, max_gaussians=5_000)
+        settings = get_reconstruction_profile("aria_mini").model_copy(
+            update={"device": device, "steps": 400, "densification": dense}
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            result = reconstruct(views, points, Path(folder), settings)
+        quality = result.evaluation.plain_psnr_db if result.evaluation else float("nan")
+        if not quality > LEAST_FIT_DB:
+            raise RuntimeError(f"strategy {strategy}: {quality:.1f} dB on held-out views, {LEAST_FIT_DB:g} are wanted")
+        told.append(f"{strategy} {quality:.1f} dB")
+    return f"held-out views: {', '.join(told)}"
+
+
 def real_size_forward() -> str:
     """One forward pass of the 5B transformer's shape, 49 channels, random bfloat16 weights."""
     from diffusers import CogVideoXTransformer3DModel
@@ -105,6 +173,8 @@ def real_size_forward() -> str:
 
 CHECKS: dict[str, Callable[[], str]] = {
     "renderer": renderer,
+    "gaussians": gaussians,
+    "fit": fit,
     "training_step": training_step,
     "real_size_forward": real_size_forward,
 }
@@ -121,7 +191,7 @@ def main() -> int:
     for name, check in CHECKS.items():
         try:
             outcomes[name] = check()
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, DwmError) as error:
             failed += 1
             outcomes[name] = f"FAILED: {error}"
         print(f"{name:>20}  {outcomes[name]}", flush=True)

@@ -13,7 +13,7 @@ from render.framing import LengthPolicy
 from render.hand_estimation.settings import HandEstimationSettings
 from sources.aria_build import BuildReport, plan_build
 from sources.aria_settings import AriaGates, AriaSettings, reconstruction_settings
-from tasks.aria import ingest_aria_capture, pair_aria_capture, reconstruct_aria_scene
+from tasks.aria import ingest_aria_capture, pair_aria_capture, reconstruct_aria_scene, show_capture_sheets
 from tasks.artifacts import show_table
 
 
@@ -31,6 +31,8 @@ class BuildAriaParameters(BaseModel):
     only: str | None = Field(default=None, description="Only captures whose name matches this pattern.")
     licence: str | None = Field(default=None, description="Licence of the captures.")
     interaction_start_s: float | None = Field(default=None, description="Where the interaction begins, in every one.")
+    mask_hands: bool = Field(default=True, description="Leave hands in the exploration out of the scene.")
+    explore_masks: Path | None = Field(default=None, description="Masks of the exploration, instead.")
     windows: int = Field(default=1, description="Clips of one interaction at most.", gt=0)
     short: LengthPolicy = Field(default=LengthPolicy.PAD_LAST, description="About a short interaction.")
     hands: HandEstimationSettings = Field(default_factory=HandEstimationSettings, description="The hand estimator.")
@@ -42,6 +44,8 @@ class BuildAriaParameters(BaseModel):
             profile=get_profile(self.profile),
             licence=self.licence,
             interaction_start_s=self.interaction_start_s,
+            mask_hands=self.mask_hands,
+            explore_masks=self.explore_masks,
             windows=self.windows,
             short=self.short,
             reconstruction=reconstruction_settings(self.reconstruction, self.steps),
@@ -52,7 +56,7 @@ class BuildAriaParameters(BaseModel):
 
 @flow(name="build-aria")
 def build_aria(parameters: BuildAriaParameters) -> BuildReport:
-    """Take capture after capture through its stages; show what failed."""
+    """Take capture after capture through its stages; show what failed, and contact sheets."""
     plan = plan_build(parameters.raw, parameters.settings(), limit=parameters.limit, only=parameters.only)
     dataset = parameters.dataset
     Dataset.create_or_open(dataset)
@@ -63,4 +67,5 @@ def build_aria(parameters: BuildAriaParameters) -> BuildReport:
     report = BuildReport.merged(reports)
     rows = [each.model_dump(mode="json") for each in report.failures]
     show_table("build-failures", rows, "Clips that could not be made, and why")
+    show_capture_sheets(dataset, plan)
     return report

@@ -30,6 +30,10 @@ def build_aria(
         typer.Option(help="Seconds from the first frame to the interaction; phases.json or a proposal when absent."),
     ] = None,
     fov: Annotated[float | None, typer.Option(help="Field of view over the width; 100.4 degrees when absent.")] = None,
+    mask_hands: Annotated[bool, typer.Option(help="Leave hands that show in the exploration out of the scene.")] = True,
+    explore_masks: Annotated[
+        Path | None, typer.Option(help="Masks of the exploration: <capture>/<colour frame, 6 digits>.png.")
+    ] = None,
     windows: Annotated[int, typer.Option(help="Clips of one interaction at most, one after the other.", min=1)] = 1,
     short: Annotated[
         LengthPolicy, typer.Option(help="What is done about an interaction shorter than a clip.")
@@ -37,6 +41,9 @@ def build_aria(
     licence: Annotated[str | None, typer.Option(help="Licence of the captures.")] = None,
     min_psnr: Annotated[float | None, typer.Option(help="Least PSNR of a scene on held-out frames, dB.")] = None,
     max_unseen: Annotated[float | None, typer.Option(help="Largest share of a frame that was never explored.")] = None,
+    max_floaters: Annotated[
+        float | None, typer.Option(help="Largest share of sight lines to points in which a floater stands.")
+    ] = None,
     max_registration: Annotated[
         float | None, typer.Option(help="Largest shift of render and recording, pixels at 720 of width.")
     ] = None,
@@ -67,10 +74,13 @@ def build_aria(
     gates = {
         "min_heldout_psnr_db": min_psnr,
         "max_unseen_share": max_unseen,
+        "max_floater_share": max_floaters,
         "max_registration_px": max_registration,
     }
     chosen: dict[str, Any] = {
         "reconstruction": reconstruction_settings(reconstruction, steps),
+        "mask_hands": mask_hands,
+        "explore_masks": explore_masks,
         "windows": windows,
         "short": short,
         "licence": licence,

@@ -209,6 +209,10 @@ class Clip(Row):
         default=None,
         description="Median shift between the static and the interaction video outside the hands, pixels; null where both are rendered.",
     )
+    floater_share: float | None = Field(
+        default=None,
+        description="Largest share (0-1) of a frame's sight lines to semi-dense points in which the static scene has something that is not there; null where there are no such points.",
+    )
     hand_jitter_px: float | None = Field(default=None, description="Mean second difference of hand joints, pixels.")
     time_offset_frames: int | None = Field(
         default=None, description="Offset between the videos of the triplet by motion cross-correlation, frames."

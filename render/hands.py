@@ -70,8 +70,8 @@ class HandMotion:
         """Faces of one side."""
         return self.faces_right if is_right else self.faces_left
 
-    def select(self, entries: npt.NDArray[np.bool_]) -> HandMotion:
-        """The entries that ``entries`` [N] marks."""
+    def select(self, entries: npt.NDArray[np.bool_ | np.int64]) -> HandMotion:
+        """The entries that ``entries`` [N] marks, or whose numbers it holds."""
         return replace(self, **{name: getattr(self, name)[entries] for name in _ENTRY_FIELDS})
 
     def save(self, path: Path) -> None:

@@ -83,13 +83,17 @@ def _followed(here: Frames, there: Frames, points: Points) -> tuple[Points, Mask
     return np.asarray(moved, np.float32), np.asarray(found)[:, 0] > 0
 
 
+def differing(first: Frames, second: Frames, *, least: int = 40) -> Mask:
+    """[H,W] pixels whose blurred colours (uint8 [H,W,3]) differ by more than ``least`` of 255."""
+    radius = max(3, round(first.shape[1] / 60) | 1)
+    blurred = [cv2.GaussianBlur(frame, (radius, radius), 0).astype(np.int16) for frame in (first, second)]
+    return np.asarray(np.abs(blurred[0] - blurred[1]).max(axis=-1) > least)
+
+
 def changed_share(first: Frames, second: Frames, ignored: Mask, *, least: int = 40) -> npt.NDArray[np.float64]:
     """[T] share of the pixels that count (0-1) whose blurred colours differ by more than ``least`` of 255."""
     shares = np.zeros(len(first))
     for number, (here, there, hidden) in enumerate(zip(first, second, ignored, strict=True)):
-        radius = max(3, round(here.shape[1] / 60) | 1)
-        blurred = [cv2.GaussianBlur(frame, (radius, radius), 0).astype(np.int16) for frame in (here, there)]
-        differs = np.abs(blurred[0] - blurred[1]).max(axis=-1) > least
         counted = ~hidden
-        shares[number] = float((differs & counted).sum() / max(1, counted.sum()))
+        shares[number] = float((differing(here, there, least=least) & counted).sum() / max(1, counted.sum()))
     return shares

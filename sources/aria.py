@@ -168,6 +168,14 @@ class AriaCapture:
             view.undistort(stored.image), view.valid, camera, stored.timestamp_ns, stored.exposure_s, stored.gain
         )
 
+    def straighten(self, frame: int, stored: Image, intrinsics: Floats, width: int, height: int) -> Image:
+        """Another picture [h,w,3] of a frame as the sensor stores it, such as a mask, through a pinhole camera.
+
+        Raises:
+            DwmError: it has another size than the recording.
+        """
+        return self._view(self.calibration(frame), intrinsics, width, height).undistort(stored)
+
     def read_clip(self, frames: npt.NDArray[np.int64], intrinsics: Floats, width: int, height: int) -> StraightClip:
         """Some frames through one pinhole camera.
 

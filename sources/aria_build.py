@@ -30,6 +30,7 @@ from sources.aria_clip import FILE_COLUMNS, PairingWorkshop, empty_row, write_cl
 from sources.aria_files import CaptureFiles, find_captures
 from sources.aria_reconstruct import ReconstructedScene, reconstruct_scene
 from sources.aria_settings import AriaSettings, hand_files_of, settings_from
+from sources.aria_sheet import write_capture_sheets
 from sources.building import (
     BuildFailure,
     BuildReport,
@@ -101,6 +102,10 @@ class BuildPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     captures: tuple[CaptureWork, ...] = Field(description="The captures, by name.")
+
+    def recording_ids(self) -> list[str]:
+        """Values of the column ``recording_id`` of the captures' clips."""
+        return [_row_of_window(work, 0).recording_id for work in self.captures]
 
     def figures(self) -> PlanFigures:
         """How much there is."""
@@ -187,7 +192,7 @@ def reconstruct_capture(dataset_root: Path, work: CaptureWork) -> BuildReport | 
         DwmError: as `ingest_capture`, or the hand estimator cannot be opened.
     """
     dataset = Dataset.open(dataset_root)
-    estimator = _phase_estimator(work)
+    estimator = _scene_estimator(work)
 
     def fit() -> None:
         _scene(dataset, work, _open(work), estimator)
@@ -206,7 +211,7 @@ def pair_capture(dataset_root: Path, work: CaptureWork) -> BuildReport:
 
     def pair() -> BuildReport:
         capture = _open(work)
-        scene = _scene(dataset, work, capture, _phase_estimator(work))
+        scene = _scene(dataset, work, capture, estimator)
         windows = _windows(work, capture, scene)
         with work.settings.open_renderer() as renderer:
             workshop = PairingWorkshop(work.settings, renderer, estimator, scene)
@@ -252,6 +257,7 @@ def build_aria(
     """
     dataset = Dataset.create_or_open(dataset_root)
     reports = build_chunks(partial(build_capture, dataset.root), plan.captures, workers=workers, watch=watch)
+    write_capture_sheets(dataset, plan.recording_ids())
     return BuildReport.merged(reports)
 
 
@@ -276,12 +282,14 @@ def _scene(
     return reconstruct_scene(capture, work.settings, reconstruction_folder(dataset, work), estimator)
 
 
-def _phase_estimator(work: CaptureWork) -> HandEstimator | None:
-    """Finds the first hand where nobody says when the interaction begins."""
-    said = work.settings.interaction_start_s is not None or work.files.phases is not None
-    if said or work.settings.hands.estimator == "file":
+def _scene_estimator(work: CaptureWork) -> HandEstimator | None:
+    """Finds the first hand where nobody says when the interaction begins, and hands in the exploration."""
+    settings = work.settings
+    said = settings.interaction_start_s is not None or work.files.phases is not None
+    masked = not settings.mask_hands or settings.explore_masks is not None
+    if settings.hands.estimator == "file" or (said and masked):
         return None
-    return open_estimator(work.settings.hands)
+    return open_estimator(settings.hands)
 
 
 def _windows(work: CaptureWork, capture: AriaCapture, scene: ReconstructedScene) -> list[ClipSampling]:
@@ -352,8 +360,11 @@ def _finished(dataset: Dataset, before: Clip, row: Clip) -> BuildReport | None:
 
 
 def _row(work: CaptureWork, window: int) -> Clip:
-    row = empty_row(work.settings, work.files.capture_id, window, work.config_hash)
-    return row.updated(input_hashes=_input_hashes(work))
+    return _row_of_window(work, window).updated(input_hashes=_input_hashes(work))
+
+
+def _row_of_window(work: CaptureWork, window: int) -> Clip:
+    return empty_row(work.settings, work.files.capture_id, window, work.config_hash)
 
 
 def _input_hashes(work: CaptureWork) -> dict[str, str]:

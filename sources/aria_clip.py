@@ -13,6 +13,7 @@ from manifests.dataset import Dataset
 from manifests.hashing import code_version, short_id
 from manifests.schema import Clip, ClipStatus
 from render.camera import CameraPath
+from render.floaters import floater_shares
 from render.framing import Frames
 from render.hand_estimation.estimator import HandEstimator, HandVideo, hand_jitter_px
 from render.hand_mask import dilate, hand_mask
@@ -21,9 +22,11 @@ from render.mesh_renderer import MeshRenderer
 from render.perceptual_hash import picture_hash
 from render.registration import measure_registration
 from render.resampling import ClipSampling
+from render.rotations import Floats
 from render.triplet import EMPTY_HANDS_FLAG, measure_triplet
 from render.video import write_video
 from sources.aria import AriaCapture, StraightClip
+from sources.aria_hands import hands_in, recording_hands
 from sources.aria_reconstruct import ReconstructedScene
 from sources.aria_settings import AriaSettings
 from sources.building import ready_row
@@ -140,7 +143,7 @@ def write_clip(  # noqa: PLR0917
         first_frame_hash=picture_hash(pair.interaction[0]),
         **_prompt(capture),
     )
-    row = _measured(row, workshop, pair)
+    row = _measured(row, workshop, pair, capture.points.positions)
     reason = gate_reason(row, settings)
     if reason is not None:
         return row.updated(status=ClipStatus.DROPPED, reason=reason)
@@ -159,23 +162,31 @@ def _pair(workshop: PairingWorkshop, capture: AriaCapture, window: int, frames: 
         large = capture.read_clip(frames, settings.clip_intrinsics(scale), width, height)
     name = capture.files.capture_id if window == 0 else f"{capture.files.capture_id}.{window}"
     focal = float(large.cameras.intrinsics[0, 0])
-    found = workshop.estimator.estimate(HandVideo(name, large.frames, profile.fps, focal_px=focal))
-    motion = scaled_motion(found, 1 / scale)
+    motion = recording_hands(capture, settings)
+    if motion is not None:
+        motion = hands_in(motion, frames)
+    else:
+        found = workshop.estimator.estimate(HandVideo(name, large.frames, profile.fps, focal_px=focal))
+        motion = scaled_motion(found, 1 / scale)
     hands, shares = workshop.renderer.render_hands(motion, intrinsics, profile.num_frames)
     drawn = SplatScene(workshop.scene.ply).draw(workshop.renderer, recorded.cameras)
     return _Pair(recorded, drawn, hands, motion.select(shares > 0))
 
 
-def _measured(row: Clip, workshop: PairingWorkshop, pair: _Pair) -> Clip:
-    """The row with what the gates look at."""
+def _measured(row: Clip, workshop: PairingWorkshop, pair: _Pair, points: Floats) -> Clip:
+    """The row with what the gates look at; ``points`` [P,3] are the semi-dense ones."""
     unseen = (pair.drawn.unseen & pair.recorded.valid).mean(axis=(1, 2), dtype=np.float64)
     ignored = dilate(hand_mask(pair.hands)) | pair.drawn.unseen | ~pair.recorded.valid
+    pictures = (pair.static, pair.interaction)
+    floaters = floater_shares(points, pair.recorded.cameras, pair.drawn.depth, ignored, pictures)
+    floaters = floaters[np.isfinite(floaters)]
     registration = measure_registration(pair.static, pair.interaction, ignored)
     jitter = hand_jitter_px(pair.motion)
     psnr, shift = workshop.scene.heldout_psnr_db, registration.shift_px
     return row.updated(
         reconstruction_psnr_db=None if psnr is None else round(psnr, 4),
         unseen_share=round(float(unseen.max()), 6),
+        floater_share=round(float(floaters.max()), 6) if len(floaters) else None,
         registration_px=None if shift is None else round(shift, 4),
         camera_motion_px=round(_camera_motion_px(pair.recorded.cameras, pair.interaction), 4),
         hand_jitter_px=None if jitter is None else round(jitter, 4),
@@ -195,6 +206,11 @@ def gate_reason(row: Clip, settings: AriaSettings) -> str | None:
         reasons.append(
             f"never_seen: the exploration never saw {row.unseen_share:.1%} of a frame of the interaction, "
             f"{gates.max_unseen_share:.0%} are allowed"
+        )
+    if row.floater_share is not None and row.floater_share > gates.max_floater_share:
+        reasons.append(
+            f"floaters: something that is not there stands in {row.floater_share:.1%} of the sight lines to semi-dense "
+            f"points in a frame of the static video, {gates.max_floater_share:.0%} are allowed"
         )
     limit = gates.max_registration_px * settings.profile.width / 720
     if row.registration_px is not None and row.registration_px > limit:
@@ -228,7 +244,8 @@ def _prompt(capture: AriaCapture) -> dict[str, object]:
 def _capture_flags(workshop: PairingWorkshop, capture: AriaCapture, sampling: ClipSampling) -> list[str]:
     """Reasons to look that the capture itself gives."""
     profile = workshop.settings.profile
-    flags = [flag] if (flag := workshop.scene.phases.flag()) else []
+    found = (workshop.scene.phases.flag(), workshop.scene.masks.flag())
+    flags = [flag for flag in found if flag is not None]
     lost = int((~capture.has_pose).sum())
     if lost:
         flags.append(f"poses_lost: {lost} of {len(capture.recording)} colour frames have no pose")

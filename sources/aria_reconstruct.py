@@ -15,10 +15,13 @@ from render.camera import intrinsics_from_fov
 from render.gaussian_ply import read_ply
 from render.gaussian_scene import render_path
 from render.hand_estimation.estimator import HandEstimator, HandVideo
+from render.hands import HandMotion
 from render.reconstruction import RESULT_FILE, SCENE_FILE, ReconstructionResult, reconstruct
 from render.reconstruction_views import ReconstructionView
 from render.registration import changed_share
 from sources.aria import AriaCapture
+from sources.aria_hands import recording_hands
+from sources.aria_masks import ExplorationMasks, MaskRecord, exploration_masks, frame_name
 from sources.aria_phases import (
     RELEASE_EXPLORE_FRAMES,
     BoundaryOrigin,
@@ -31,10 +34,12 @@ from sources.aria_phases import (
 )
 from sources.aria_settings import AriaSettings
 
-PHASES_FILE = "phases.json"
+PHASES_FILE, MASKS_FILE = "phases.json", "explored_masks.json"
 _LOOKS_A_SECOND = 4.0
 """How often hands and changes are looked for."""
 _LOOK_WIDTH, _LOOK_HEIGHT = 480, 320
+_MOST_MASKED = 0.9
+"""A frame of which more is masked shows nothing of the scene."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class ReconstructedScene(BaseModel):
     heldout_psnr_db: float | None = Field(description="PSNR on exploration frames that were held out, dB.")
     num_gaussians: int = Field(description="Gaussians of the scene.")
     explored_frames: int = Field(description="Colour frames that the scene was fitted to or measured on.")
+    masks: MaskRecord = Field(description="What was left out of them.")
 
     @property
     def ply(self) -> Path:
@@ -66,14 +72,16 @@ def find_phases(capture: AriaCapture, settings: AriaSettings, estimator: HandEst
         return split_by_setting(capture.times_s, settings.interaction_start_s)
     if capture.files.phases is not None:
         return split_by_sidecar(capture.times_s, capture.recording.timestamps_ns, capture.files.phases)
+    looked_at = _looks(capture, 0)
+    known = recording_hands(capture, settings)
+    if known is not None:
+        return propose_by_hands(capture.times_s, looked_at, _hands_a_frame(known, len(capture.recording))[looked_at])
     if estimator is None or estimator.name == "file":
         return None  # hands from files are given for a clip's frames, which are not known yet
-    looked_at = _looks(capture, 0)
     clip = capture.read_clip(looked_at, _look_intrinsics(settings), _LOOK_WIDTH, _LOOK_HEIGHT)
     focal = float(clip.cameras.intrinsics[0, 0])
     motion = estimator.estimate(HandVideo(capture.files.capture_id, clip.frames, _LOOKS_A_SECOND, focal_px=focal))
-    hands = np.bincount(motion.frame, minlength=len(looked_at)).astype(np.int64)
-    return propose_by_hands(capture.times_s, looked_at, hands)
+    return propose_by_hands(capture.times_s, looked_at, _hands_a_frame(motion, len(looked_at)))
 
 
 def reconstruct_scene(
@@ -85,7 +93,8 @@ def reconstruct_scene(
         capture: the capture.
         settings: how.
         folder: of the reconstruction: one for each capture and each `AriaSettings.scene_hash`.
-        estimator: finds the first hand where nobody says when the interaction begins; None looks for changes only.
+        estimator: finds the first hand where nobody says when the interaction begins, and hands in the exploration;
+            None looks for neither.
 
     Raises:
         DwmError: too few frames come before the interaction, there are no points, or the fit fails.
@@ -105,7 +114,9 @@ def reconstruct_scene(
     if known is not None and known.origin is BoundaryOrigin.SCENE_CHANGE:
         basis = provisional  # what the fit was made from
     frames = explored_frames(basis, capture.has_pose, settings.min_explore_frames, capture.files.vrs.name)
-    result = _fit(capture, settings, folder, _thinned(frames, settings.max_explore_frames))
+    frames = _thinned(frames, settings.max_explore_frames)
+    masks = _masks(capture, settings, folder, frames, estimator)
+    result = _fit(capture, settings, folder, masks, frames)
     if split is None:
         split = _find_change(capture, settings, folder, frames) or provisional
     if known is None:
@@ -116,31 +127,67 @@ def reconstruct_scene(
         phases=split,
         heldout_psnr_db=None if evaluation is None else evaluation.psnr_db,
         num_gaussians=result.num_gaussians,
-        explored_frames=len(_thinned(frames, settings.max_explore_frames)),
+        explored_frames=len(frames),
+        masks=masks.record,
     )
 
 
+def _masks(
+    capture: AriaCapture,
+    settings: AriaSettings,
+    folder: Path,
+    frames: npt.NDArray[np.int64],
+    estimator: HandEstimator | None,
+) -> ExplorationMasks:
+    """What is left out of the scene; of a scene that is whole the record alone."""
+    path = folder / MASKS_FILE
+    if _is_whole(folder) and path.is_file():
+        try:
+            return ExplorationMasks(None, MaskRecord.model_validate_json(path.read_bytes()))
+        except ValidationError as error:
+            raise _damaged(path) from error
+    masks = exploration_masks(capture, settings, frames, estimator)
+    write_text(path, masks.record.model_dump_json(indent=2) + "\n")
+    return masks
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / RESULT_FILE).is_file() and (folder / SCENE_FILE).is_file()
+
+
+def _damaged(path: Path) -> DwmError:
+    return DwmError(f"{path}: is damaged; remove its folder to reconstruct the scene again")
+
+
 def _fit(
-    capture: AriaCapture, settings: AriaSettings, folder: Path, frames: npt.NDArray[np.int64]
+    capture: AriaCapture,
+    settings: AriaSettings,
+    folder: Path,
+    masks: ExplorationMasks,
+    frames: npt.NDArray[np.int64],
 ) -> ReconstructionResult:
     done = folder / RESULT_FILE
-    if done.is_file() and (folder / SCENE_FILE).is_file():
+    if _is_whole(folder):
         try:
             return ReconstructionResult.model_validate_json(done.read_bytes())
         except ValidationError as error:
-            raise DwmError(f"{done}: is damaged; remove its folder to reconstruct the scene again") from error
+            raise _damaged(done) from error
     fitting = settings.reconstruction
     intrinsics = settings.reconstruction_intrinsics()
     views = []
-    for frame in frames:
+    for number, frame in enumerate(frames):
+        ignored = None if masks.ignored is None else masks.ignored[number]
+        if ignored is not None and ignored.mean() > _MOST_MASKED:
+            continue
         straight = capture.read(int(frame), intrinsics, fitting.width, fitting.height)
         views.append(
             ReconstructionView(
-                name=f"{int(frame):06d}",
+                name=frame_name(int(frame)),
                 image=straight.image,
                 intrinsics=intrinsics,
                 world_from_camera=straight.camera.world_from_camera,
                 valid=straight.valid,
+                ignored=ignored,
             )
         )
     _LOGGER.info("%s: reconstructing from %d frames", capture.files.capture_id, len(views))
@@ -169,7 +216,12 @@ def _stored_phases(path: Path) -> PhaseSplit | None:
     try:
         return PhaseSplit.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise DwmError(f"{path}: is damaged; remove its folder to reconstruct the scene again") from error
+        raise _damaged(path) from error
+
+
+def _hands_a_frame(motion: HandMotion, count: int) -> npt.NDArray[np.int64]:
+    """[count] hands of each frame."""
+    return np.bincount(motion.frame, minlength=count).astype(np.int64)
 
 
 def _looks(capture: AriaCapture, first: int) -> npt.NDArray[np.int64]:

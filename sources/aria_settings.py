@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.errors import UsageError
-from manifests.hashing import hash_json
+from manifests.hashing import hash_file, hash_json
 from manifests.profiles import Profile
 from manifests.schema import Group, Source
 from render.camera import intrinsics_from_fov
@@ -37,6 +37,12 @@ class AriaGates(BaseModel):
     max_unseen_share: float = Field(
         default=0.3, ge=0, le=1, description="Largest share of a frame that the exploration never saw."
     )
+    max_floater_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Largest share of a frame's sight lines to semi-dense points in which a floater stands.",
+    )
     max_registration_px: float = Field(
         default=4.0, gt=0, description="Largest shift between static render and recording, pixels at 720 of width."
     )
@@ -63,6 +69,15 @@ class AriaSettings(BaseModel):
     max_explore_frames: int | None = Field(
         default=None, ge=3, description="At most so many frames, evenly chosen; the release takes the first 100."
     )
+    mask_hands: bool = Field(
+        default=True,
+        description="Leave hands that show in the exploration out of the scene, as the estimator finds them.",
+    )
+    explore_masks: Path | None = Field(
+        default=None,
+        description="Folder of `<capture>/<colour frame, 6 digits>.png`: what is not black in a stored frame of the "
+        "exploration is no part of the scene. In place of `mask_hands`.",
+    )
     windows: int = Field(default=1, ge=1, description="Clips of one interaction at most, one after the other.")
     short: LengthPolicy = Field(
         default=LengthPolicy.PAD_LAST, description="What is done about an interaction shorter than a clip."
@@ -73,16 +88,32 @@ class AriaSettings(BaseModel):
 
     def config_hash(self) -> str:
         """Hash of everything that a clip depends on besides its capture; not on where files lie, nor on threads."""
-        content = self.model_dump(mode="json", exclude={"hands": True, "reconstruction": {"threads"}})
-        return hash_json({"settings": content, "hands": self.hands.config_hash()})
+        content = self.model_dump(
+            mode="json", exclude={"hands": True, "reconstruction": {"threads"}, "explore_masks": True}
+        )
+        return hash_json({"settings": content, "hands": self.hands.config_hash(), "masks": self._masks_hash()})
 
     def scene_hash(self) -> str:
         """Hash of what the reconstructed scene depends on besides its capture."""
         names = ("pose_tolerance_s", "interaction_start_s", "min_explore_frames", "max_explore_frames")
         content = {name: getattr(self, name) for name in names}
         fitting = self.reconstruction.model_dump(mode="json", exclude={"threads"})
-        hands = None if self.interaction_start_s is not None else self.hands.config_hash()
-        return hash_json({**content, "reconstruction": fitting, "fov": self.horizontal_fov_degrees, "hands": hands})
+        looks = self.interaction_start_s is None or (self.mask_hands and self.explore_masks is None)
+        hands = self.hands.config_hash() if looks else None
+        masks = {"files": self._masks_hash(), "hands": self.mask_hands}
+        fov = self.horizontal_fov_degrees
+        return hash_json({**content, "reconstruction": fitting, "fov": fov, "hands": hands, "masks": masks})
+
+    def _masks_hash(self) -> str | None:
+        """Hash of the masks of the exploration by their relative names; None where none are given."""
+        folder = self.explore_masks
+        if folder is None:
+            return None
+        if not folder.is_dir():
+            raise UsageError(f"explore_masks {folder}: no such folder; give the folder of <capture>/<frame>.png")
+        return hash_json(
+            {path.relative_to(folder).as_posix(): hash_file(path) for path in sorted(folder.rglob("*.png"))}
+        )
 
     @property
     def group(self) -> Group:

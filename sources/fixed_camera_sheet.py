@@ -39,7 +39,11 @@ def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[Recor
         clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: (clip.recording_id, clip.start_frame))
         if not clips:
             continue
-        rows = [row for clip in islice(clips, _CLIPS) for row in _rows(dataset, clip)]
+        rows = [
+            row
+            for clip in islice(clips, _CLIPS)
+            for row in overlay_rows(dataset, clip, clip.recording_id.rpartition("/")[2])
+        ]
         count = f"{len(clips)} fixed-camera clip{'s' if len(clips) > 1 else ''}"
         title = f"{scene_id}: {count}, hands by {clips[0].hand_estimator}"
         image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
@@ -56,7 +60,12 @@ def overlay(picture: Frames, hands: Frames) -> Frames:
     return np.asarray(np.rint(picture * (1 - mask) + hands * mask), np.uint8)
 
 
-def _rows(dataset: Dataset, clip: Clip) -> list[tuple[str, Frames]]:
+def overlay_rows(dataset: Dataset, clip: Clip, name: str) -> list[tuple[str, Frames]]:
+    """The rows of a clip on a sheet, labelled with its ``name``: video, static, hands, hands over the video.
+
+    Raises:
+        DwmError: a video cannot be read.
+    """
     paths = (clip.interaction_path, clip.static_path, clip.hands_path)
     streams = [iter_frames(dataset.absolute(path)) for path in paths if path is not None]
     if len(streams) < len(paths):
@@ -65,7 +74,6 @@ def _rows(dataset: Dataset, clip: Clip) -> list[tuple[str, Frames]]:
     for frames in _together(streams):
         for kept, frame in zip(tiles, (*frames, overlay(frames[0], frames[2])), strict=True):
             kept.append(_reduced(frame))
-    name = clip.recording_id.rpartition("/")[2]
     labels = (f"{name} video", f"{name} static", f"{name} hands", f"{name} overlay")
     return [(label, np.stack(frames)) for label, frames in zip(labels, tiles, strict=True)]
 

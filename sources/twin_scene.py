@@ -17,7 +17,7 @@ from render.framing import Frames
 from render.glb import MESH_SUFFIXES
 from render.mesh_renderer import MeshRenderer
 from render.rotations import Floats
-from render.scene import Actor, Scene
+from render.scene import Actor, FloatArray, Scene
 from sources.trumans_scene import Dress, load_scene
 
 GAUSSIAN_SUFFIX = ".ply"
@@ -33,10 +33,12 @@ class DrawnScene:
     Attributes:
         frames: [T,H,W,3] uint8.
         unseen: [T,H,W] pixels where the scene holds nothing.
+        depth: [T,H,W] metres along z; of Gaussians the expected depth; 0 where there is nothing.
     """
 
     frames: Frames
     unseen: npt.NDArray[np.bool_]
+    depth: FloatArray
 
     @property
     def unseen_share(self) -> Floats:
@@ -61,7 +63,7 @@ class MeshScene:
     def draw(self, renderer: MeshRenderer, cameras: CameraPath) -> DrawnScene:
         """Draw it; where there is neither wall nor ceiling one sees the sky."""
         views = renderer.render_views(self.scene, [], _nobody(len(cameras)), cameras)
-        return DrawnScene(views.interaction, np.asarray(views.depth == 0))
+        return DrawnScene(views.interaction, np.asarray(views.depth == 0), views.depth.astype(np.float32))
 
 
 class SplatScene:
@@ -88,7 +90,8 @@ class SplatScene:
         drawn = render_path(self._scene, cameras.scaled(scale), width, height)
         frames = np.stack([_reduced(frame, renderer.width, renderer.height) for frame in drawn.frames])
         covered = np.stack([_reduced(alpha, renderer.width, renderer.height) for alpha in drawn.alphas])
-        return DrawnScene(frames.astype(np.uint8), np.asarray(covered < _UNSEEN_ALPHA))
+        depth = drawn.depth[:, scale // 2 :: scale, scale // 2 :: scale]  # a mean of depths is no depth at an edge
+        return DrawnScene(frames.astype(np.uint8), np.asarray(covered < _UNSEEN_ALPHA), np.ascontiguousarray(depth))
 
 
 def open_scene(path: Path) -> StaticScene:

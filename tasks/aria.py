@@ -6,11 +6,17 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
+from manifests.dataset import Dataset
 from manifests.profiles import Profile
-from sources.aria_build import BuildReport, CaptureWork, ingest_capture, pair_capture, reconstruct_capture
+from sources.aria_build import BuildPlan, BuildReport, CaptureWork, ingest_capture, pair_capture, reconstruct_capture
+from sources.aria_sheet import write_capture_sheets
 from sources.synthetic.aria_capture import CapturePlan, generate_captures
 from sources.synthetic.aria_hands import write_hand_files
+from tasks.artifacts import show_image
 from tasks.retrying import is_worth_retrying
+
+MAX_SHEETS_IN_UI = 24
+"""Contact sheets that become artifacts; all of them lie beside the manifest."""
 
 
 @task(name="generate-aria-captures", retries=1, retry_condition_fn=is_worth_retrying)
@@ -42,3 +48,14 @@ def pair_aria_capture(dataset: Path, work: CaptureWork) -> BuildReport:
     report = pair_capture(dataset, work)
     get_run_logger().info("%s: %s", work.name, report.lines()[0])
     return report
+
+
+@task(name="aria-capture-sheets")
+def show_capture_sheets(dataset: Path, plan: BuildPlan) -> list[Path]:
+    """Draw a contact sheet of each capture (recording, static, hands, overlay) beside the manifest, shown in the UI."""
+    sheets = write_capture_sheets(Dataset.open(dataset), plan.recording_ids())
+    for sheet in sheets[:MAX_SHEETS_IN_UI]:
+        name = sheet.path.stem
+        key = "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
+        show_image(key, sheet.image, f"First clips of capture {name}")
+    return [sheet.path for sheet in sheets]

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.profiles import Profile
+from render.arrays import write_npz
+from render.body import load_body
 from render.camera import look_at
 from render.fisheye import Image
+from render.reconstruction_settings import Densification, get_reconstruction_profile
 from render.rotations import Floats
 from sources.aria_files import CaptureFiles, find_captures
+from sources.aria_settings import AriaSettings
 from sources.synthetic.aria_results import (
     online_calibration_lines,
     points_csv,
@@ -83,3 +88,47 @@ def without_poses(trajectory: Path, start_ns: int, end_ns: int) -> None:
     header, *rows = trajectory.read_text().splitlines()
     kept = [row for row in rows if not start_ns <= int(row.split(",")[1]) * 1000 <= end_ns]
     trajectory.write_text("\n".join([header, *kept]) + "\n")
+
+
+PROFILE = Profile(name="test", width=96, height=64, num_frames=9, fps=8.0, frame_step=6, stride=9)
+QUICK = get_reconstruction_profile("aria_mini").model_copy(
+    update={
+        "width": 60,
+        "height": 40,
+        "steps": 6,
+        "max_points": 500,
+        "threads": 1,
+        "densification": Densification(start=1000, stop=1000),
+    }
+)
+FILE_HANDS = {"estimator": "file"}
+
+
+def quick_settings(**more: object) -> AriaSettings:
+    gates = {"min_heldout_psnr_db": 0.0, "max_floater_share": 1.0, "max_registration_px": 500.0}
+    values = {"profile": PROFILE, "reconstruction": QUICK, "hands": FILE_HANDS, "min_explore_frames": 4, "gates": gates}
+    return AriaSettings.model_validate({**values, **more})
+
+
+def write_empty_hands(path: Path) -> None:
+    faces = load_body().hands[0].faces
+    count = int(faces.max()) + 1
+    intrinsics = quick_settings().clip_intrinsics()
+    write_npz(
+        path,
+        {
+            "frame": np.zeros(0, np.int64),
+            "is_right": np.zeros(0, np.bool_),
+            "score": np.zeros(0),
+            "track_id": np.zeros(0, np.int64),
+            "pose": np.zeros((0, 45)),
+            "orientation": np.zeros((0, 3)),
+            "translation": np.zeros((0, 3)),
+            "joints_camera": np.zeros((0, 21, 3)),
+            "joints_image": np.zeros((0, 21, 2)),
+            "vertices": np.zeros((0, count, 3)),
+            "faces_left": faces,
+            "faces_right": faces,
+            "focal_px": intrinsics[0, 0],
+        },
+    )

@@ -4,49 +4,48 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.profiles import Profile
 from manifests.schema import Clip, ClipStatus, Group, Source
 from render.camera import CameraPath
+from render.gaussian_ply import read_ply, write_ply
+from render.gaussian_scene import SH_DC, GaussianScene, render_path
 from render.hand_mask import hand_mask
+from render.hands import HandMotion
 from render.media_checks import check_clip_media
-from render.reconstruction_settings import Densification, get_reconstruction_profile
+from render.reconstruction_settings import ReconstructionSettings
 from render.registration import measure_registration
 from render.video import read_video
+from sources.aria import open_capture
 from sources.aria_build import build_aria, plan_build
+from sources.aria_files import find_captures
+from sources.aria_masks import MaskRecord, exploration_masks, frame_name
+from sources.aria_reconstruct import reconstruct_scene
 from sources.aria_settings import AriaSettings, reconstruction_settings
 from sources.building import BuildReport
 from sources.synthetic.aria_capture import CapturePlan, generate_captures, stage_capture, static_truth
-from sources.synthetic.aria_hands import write_hand_files
+from sources.synthetic.aria_hands import write_hand_files, write_recording_hands
 from sources.synthetic.aria_vrs import calibration_json, write_recording
-from tests.helpers_aria import START_NS, TinyCapture, stored_frames, tiny_capture, without_poses
-
-PROFILE = Profile(name="test", width=96, height=64, num_frames=9, fps=8.0, frame_step=6, stride=9)
-QUICK = get_reconstruction_profile("aria_mini").model_copy(
-    update={
-        "width": 60,
-        "height": 40,
-        "steps": 6,
-        "max_points": 500,
-        "threads": 1,
-        "densification": Densification(start=1000, stop=1000),
-    }
+from tests.helpers_aria import (
+    FILE_HANDS,
+    PROFILE,
+    START_NS,
+    TinyCapture,
+    quick_settings,
+    stored_frames,
+    tiny_capture,
+    without_poses,
+    write_empty_hands,
 )
-FILE_HANDS = {"estimator": "file"}
-
-
-def quick_settings(**more: object) -> AriaSettings:
-    gates = {"min_heldout_psnr_db": 0.0, "max_registration_px": 500.0}
-    values = {"profile": PROFILE, "reconstruction": QUICK, "hands": FILE_HANDS, "min_explore_frames": 4, "gates": gates}
-    return AriaSettings.model_validate({**values, **more})
-
 
 # --- a whole capture ----------------------------------------------------------------------------------------------
 
@@ -95,6 +94,37 @@ def test_generated_capture_becomes_a_triplet(raw: Path, tmp_path: Path) -> None:
     dataset.absolute(clip.static_path or "").unlink()
     assert build_aria(tmp_path / "dataset", plan).ready == 1
     assert dataset.absolute(clip.static_path or "").read_bytes() == before
+    assert clip.floater_share is not None
+    assert clip.floater_share < 0.02
+    sheet = cv2.imread(str(dataset.root / "contact_sheets" / f"aria-{PLAN.capture_id}-{PLAN.capture_id}.png"))
+    assert sheet.shape[0] > 4 * 160  # four rows: recording, static, hands, overlay
+    # Blobs before the cameras, where nothing is: what a bad fit leaves behind.
+    add_floaters(dataset.root, cameras)
+    dataset.absolute(clip.static_path or "").unlink()
+    assert build_aria(tmp_path / "dataset", plan).dropped == 1
+    (clip,) = dataset.clips.rows()
+    assert clip.floater_share is not None
+    assert clip.floater_share > 0.1
+    assert clip.reason is not None
+    assert f"floaters: something that is not there stands in {clip.floater_share:.1%} of the sight lines" in clip.reason
+
+
+def add_floaters(dataset: Path, cameras: CameraPath) -> None:
+    """Put black blobs into the only scene of a dataset, before every third camera of a path."""
+    (ply,) = (dataset / "reconstructions").glob("*/scene.ply")
+    scene = read_ply(ply)
+    poses = cameras.world_from_camera[::3]
+    places = torch.from_numpy((poses[:, :3, 3] + 0.35 * poses[:, :3, 2]).astype(np.float32))
+    count = len(places)
+    extra = {
+        "means": places,
+        "log_scales": torch.full((count, 3), float(np.log(0.1))),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+        "opacity_logits": torch.full((count,), 4.0),
+        "sh": torch.zeros((count, *scene.sh.shape[1:])),
+    }
+    extra["sh"][:, 0] = -0.5 / SH_DC
+    write_ply(ply, GaussianScene(**{name: torch.cat([getattr(scene, name), added]) for name, added in extra.items()}))
 
 
 @pytest.mark.slow
@@ -111,6 +141,89 @@ def test_boundary_is_proposed_by_change_where_nobody_names_it(raw: Path, tmp_pat
     assert phases["origin"] == "scene_change"
     assert abs(phases["first_frame"] - PLAN.explore_frames) <= 4
     assert "differ from the reconstruction" in phases["evidence"]
+
+
+@pytest.mark.slow
+def test_first_hand_is_proposed_and_the_clip_made_from_hands_of_the_recording(raw: Path, tmp_path: Path) -> None:
+    write_recording_hands(tmp_path / "hands", PLAN, PROFILE)
+    bare = tmp_path / "bare"
+    shutil.copytree(raw / PLAN.capture_id, bare / PLAN.capture_id, ignore=shutil.ignore_patterns("phases.json"))
+    plan = plan_build(bare, quick_settings(hands={**FILE_HANDS, "files": tmp_path / "hands"}))
+    assert plan.figures().without_phases == 1
+    build_aria(tmp_path / "dataset", plan)
+    (clip,) = Dataset.open(tmp_path / "dataset").clips.rows()
+    assert clip.status is ClipStatus.READY, clip.reason
+    (stored,) = (tmp_path / "dataset" / "reconstructions").glob("*/phases.json")
+    phases = json.loads(stored.read_text())
+    assert phases["origin"] == "first_hand"
+    assert 0 <= phases["first_frame"] - PLAN.explore_frames <= 3
+    assert clip.start_frame == phases["first_frame"]
+    assert f"phase_proposed: {phases['evidence']}" in clip.flags
+    assert "first hand at" in phases["evidence"]
+    # The clip's hands are those of its own frames: the truth of the recording, frame by frame.
+    motion = HandMotion.load(tmp_path / "dataset" / (clip.hand_motion_path or ""))
+    truth = HandMotion.load(tmp_path / "hands" / f"{PLAN.capture_id}.recording.npz")
+    assert len(motion)
+    first = motion.select(motion.frame == 0)
+    expected = truth.select(truth.frame == clip.start_frame)
+    assert np.array_equal(first.vertices, expected.vertices)
+
+
+@pytest.mark.slow
+def test_hands_in_the_exploration_do_not_enter_the_scene(tmp_path: Path) -> None:
+    plan = CapturePlan(seed=0, number=0, explore_frames=16, act_frames=4, source_step=25, explore_hands=True)
+    raw = tmp_path / "raw"
+    generate_captures(raw, [plan])
+    write_recording_hands(raw / "hands", plan, PROFILE)
+    capture = open_capture(find_captures(raw)[0])
+    fit = reconstruction_settings("demo", 400).model_copy(
+        update={"width": 60, "height": 40, "threads": 1, "max_points": 1500}
+    )
+    with_hands, without, with_folder = _mask_variants(raw, fit)
+    assert len({settings.scene_hash() for settings in (with_hands, without, with_folder)}) == 3
+    assert with_folder.config_hash() != with_hands.config_hash()
+    frames = np.arange(plan.explore_frames)
+    shown = [frame_name(frame) for frame in range(plan.explore_frames) if plan.shows_actor(frame)]
+    actor = exploration_masks(capture, with_folder, frames, None)
+    assert (actor.record.origin, list(actor.record.shares)) == ("folder", shown)
+    assert actor.ignored is not None
+    found = exploration_masks(capture, with_hands, frames, None).ignored
+    assert found is not None
+    assert (found & actor.ignored).sum() > 0.75 * actor.ignored.sum()  # feet are not of a hand's arm
+    cameras = CameraPath(with_hands.reconstruction_intrinsics(), capture.poses(frames))
+    truth = static_truth(stage_capture(plan), cameras, fit.width, fit.height)
+    quality = {}
+    for name, settings in (("none", without), ("file", with_hands)):
+        scene = reconstruct_scene(capture, settings, tmp_path / name, None)
+        record = MaskRecord.model_validate_json((tmp_path / name / "explored_masks.json").read_bytes())
+        assert (record.origin, list(record.shares)) == (name, [] if name == "none" else shown)
+        assert scene.masks == record
+        flag = scene.masks.flag()
+        assert flag is None if name == "none" else flag is not None and "8 of 16 explored frames show hands" in flag
+        drawn = render_path(read_ply(scene.ply), cameras, fit.width, fit.height)
+        error = np.mean((drawn.frames.astype(float) - truth)[actor.ignored] ** 2)
+        quality[name] = 10 * np.log10(255**2 / error)
+    # Where the arm hid the room, the scene shows the room.
+    assert quality["file"] > quality["none"] + 3.0
+
+
+def _mask_variants(raw: Path, fit: ReconstructionSettings) -> list[AriaSettings]:
+    def with_masks(**more: object) -> AriaSettings:
+        return quick_settings(hands={**FILE_HANDS, "files": raw / "hands"}, reconstruction=fit, **more)
+
+    return [with_masks(), with_masks(mask_hands=False), with_masks(explore_masks=raw / "masks")]
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path: Path, tiny: TinyCapture) -> None:
+    masks = tmp_path / "masks" / "walk"
+    masks.mkdir(parents=True)
+    _, clip = build_tiny(tiny, tmp_path, explore_masks=tmp_path / "masks")
+    assert clip.reason is not None
+    assert "masks/walk: holds no mask (*.png)" in clip.reason
+    cv2.imwrite(str(masks / "000002.png"), np.zeros((10, 20), np.uint8))
+    _, clip = build_tiny(tiny, tmp_path, explore_masks=tmp_path / "masks")
+    assert clip.reason is not None
+    assert "000002.png: is 20x10; give a mask of the stored frame, 704x704" in clip.reason
 
 
 # --- what is wrong with a capture ---------------------------------------------------------------------------------
@@ -225,40 +338,11 @@ def test_one_bad_capture_does_not_end_the_batch(tmp_path: Path) -> None:
         plan_build(tmp_path / "raw", settings, only="c")
 
 
-def write_empty_hands(path: Path) -> None:
-    from render.arrays import write_npz
-    from render.body import load_body
-
-    faces = load_body().hands[0].faces
-    count = int(faces.max()) + 1
-    intrinsics = quick_settings().clip_intrinsics()
-    write_npz(
-        path,
-        {
-            "frame": np.zeros(0, np.int64),
-            "is_right": np.zeros(0, np.bool_),
-            "score": np.zeros(0),
-            "track_id": np.zeros(0, np.int64),
-            "pose": np.zeros((0, 45)),
-            "orientation": np.zeros((0, 3)),
-            "translation": np.zeros((0, 3)),
-            "joints_camera": np.zeros((0, 21, 3)),
-            "joints_image": np.zeros((0, 21, 2)),
-            "vertices": np.zeros((0, count, 3)),
-            "faces_left": faces,
-            "faces_right": faces,
-            "focal_px": intrinsics[0, 0],
-        },
-    )
-
-
 # --- registration -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_registration_measures_a_shift_outside_what_is_ignored(shift: int) -> None:
-    import cv2
-
     noise = np.random.default_rng(0).integers(0, 256, (1, 90, 140, 3), np.uint8)
     texture = cv2.GaussianBlur(noise[0], (0, 0), 1.5)
     first = texture[None, 10:74, 20:116]

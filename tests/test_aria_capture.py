@@ -10,14 +10,20 @@ import pytest
 
 from manifests.errors import DwmError
 from render.camera import CameraPath, intrinsics_from_fov
+from render.fisheye import STORED_FROM_UPRIGHT, Mask
 from render.mesh_renderer import MeshRenderer
+from render.rotations import Floats
 from sources.aria import RELEASE_FOV_DEGREES, AriaCapture, open_capture
 from sources.aria_files import find_captures
 from sources.synthetic.aria_capture import (
+    LENS_RADIUS_PX,
+    RENDER_SIZE,
     CapturePlan,
     StagedCapture,
     generate_captures,
+    lens_maps,
     recording_path,
+    render_intrinsics,
     stage_capture,
     static_truth,
 )
@@ -91,47 +97,54 @@ def test_hands_and_moved_things_are_in_the_interaction_only(capture: AriaCapture
     assert apart[shown].mean() > 3 * apart[~shown].mean()
 
 
-def test_semi_dense_points_reproject_within_a_pixel(capture: AriaCapture) -> None:
-    """What the picture shows at a point's place in one frame is found at its place in another, by optical flow."""
-    width, height = 720, 480
-    intrinsics = intrinsics_from_fov(width, height, RELEASE_FOV_DEGREES)
-    clip = capture.read_clip(np.arange(10, 15), intrinsics, width, height)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames]
-    distances = []
-    for first, second in ((0, 1), (1, 2), (2, 3), (3, 4)):
-        here, near = clip.cameras[first].project(capture.points.positions)
-        there, far = clip.cameras[second].project(capture.points.positions)
-        inside = (near > 0) & (far > 0)
-        for place in (here, there):
-            inside &= (place > 20).all(axis=1) & (place[:, 0] < width - 20) & (place[:, 1] < height - 20)
-        start = (here[inside] - 0.5).astype(np.float32)  # OpenCV's first pixel centre is at 0
-        guess = (there[inside] - 0.5).astype(np.float32)
-        found, status, _ = cv2.calcOpticalFlowPyrLK(
-            grey[first],
-            grey[second],
-            start,
-            guess.copy(),
-            winSize=(15, 15),
-            maxLevel=0,
-            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-        )
-        back, again, _ = cv2.calcOpticalFlowPyrLK(
-            grey[second],
-            grey[first],
-            found,
-            start.copy(),
-            winSize=(15, 15),
-            maxLevel=0,
-            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-        )
-        eigen = cv2.cornerMinEigenVal(grey[first], 7)
-        textured = eigen[start[:, 1].astype(int), start[:, 0].astype(int)] > 0.0002
-        sure = (status[:, 0] > 0) & (again[:, 0] > 0) & (np.linalg.norm(back - start, axis=1) < 0.5) & textured
-        distances.append(np.linalg.norm(found - guess, axis=1)[sure])
-    away = np.concatenate(distances)
-    assert len(away) > 100
-    assert np.median(away) < 0.5
-    assert (away < 1.0).mean() > 0.7  # the rest lies on what moves, or on the edges of shadows
+def test_semi_dense_points_reproject_within_a_pixel(capture: AriaCapture, staged: StagedCapture) -> None:
+    """The readers' calibration, pose and points against the renderer's own projection and depth of the same surfaces.
+
+    The readers say at which stored pixel of the recording a point lies. The renderer, at the true pose, says where in
+    its straight picture that point is drawn and how far away its surface is there; the generator's map from stored to
+    straight pixels joins the two. Points that the renderer does not see there (something is in front) do not count.
+    """
+    for frames in (np.array([3, 7]), np.array([PLAN.explore_frames + 2])):
+        cameras = CameraPath(render_intrinsics(), staged.poses[frames])
+        for number, depth in enumerate(rendered_depth(staged, cameras, frames)):
+            frame = int(frames[number])
+            truth, far = cameras[number].project(capture.points.positions)
+            inside = (far > 0.1) & (truth >= 1).all(axis=1) & (truth < RENDER_SIZE - 1).all(axis=1)
+            columns, rows = truth[inside].astype(np.int64).T
+            seen = np.abs(depth[rows, columns] - far[inside]) < 0.02 * far[inside]
+            places, told = stored_places(capture, frame, capture.points.positions[inside][seen])
+            straight = cv2.remap(
+                np.stack(lens_maps()[:2], axis=-1),
+                places[None].astype(np.float32),
+                None,
+                cv2.INTER_LINEAR,
+            )[0]
+            away = np.linalg.norm(straight + 0.5 - truth[inside][seen], axis=1)[told]
+            assert len(away) > 800, frame
+            assert np.median(away) < 0.15, frame
+            assert away.max() < 1.0, frame
+
+
+def rendered_depth(
+    staged: StagedCapture, cameras: CameraPath, frames: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> Floats:
+    """[T,S,S] metres along z of what the renderer draws in some frames of the recording."""
+    with MeshRenderer(RENDER_SIZE, RENDER_SIZE, samples=4) as renderer:
+        if staged.plan.shows_actor(int(frames[0])):
+            return staged.views(renderer, cameras, frames).depth.astype(np.float64)
+        count = len(frames)
+        views = renderer.render_views(staged.scene, staged.resting(count), staged.absent(count), cameras)
+        return views.depth.astype(np.float64)
+
+
+def stored_places(capture: AriaCapture, frame: int, points: Floats) -> tuple[Floats, Mask]:
+    """Stored pixels [n,2] (first centre at 0) of world points by the readers, and which the lens sees well inside."""
+    world_from_camera = capture.poses(np.array([frame]))[0]
+    here = (points - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
+    pixels, visible = capture.calibration(frame).lens.project(here @ STORED_FROM_UPRIGHT.T)
+    lens = capture.calibration(frame).lens
+    inner = np.linalg.norm(pixels - lens.params[1:3], axis=1) < LENS_RADIUS_PX - 8
+    return pixels, visible & inner
 
 
 def test_same_plan_gives_the_same_bytes(raw: Path, tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from render.body import BodyModel, SkinnedBody, load_body
+from manifests.atomic import write_bytes
+from manifests.schema import MaskId
+from render.body import BodyModel, Joint, SkinnedBody, load_body
 from render.camera import Camera, CameraPath
 from render.ego_camera import ego_cameras
 from render.fisheye import STORED_FROM_UPRIGHT, Image, Mask
@@ -39,7 +42,7 @@ RATE_HZ = 10.0
 """Frames a second of the recording."""
 START_NS = 80_000_000_000
 """The device's clock at the first frame."""
-_RENDER_SIZE, _RENDER_FOCAL = 960, 305.0
+RENDER_SIZE, _RENDER_FOCAL = 960, 305.0
 """A straight picture that covers the lens' circle (57 degrees to each side) at its resolution in the middle."""
 _EXPOSURE_S, _GAIN = 0.006, 3.0
 _BREATHING = 0.04
@@ -48,6 +51,9 @@ LENS_RADIUS_PX = 356.0
 """A little more than the 353.75 within which projectaria-tools takes the lens to see."""
 _POINTS_PER_FRAME = 220
 _FRAMES_AT_ONCE = 8
+_SHOWN_EVERY = 8
+MASKS_FOLDER = "masks"
+"""Folder of true masks beside the captures, for explorations that show the actor."""
 _AWAY_M = 1000.0
 """Where the actor is while the scene is drawn without one."""
 
@@ -62,6 +68,7 @@ class CapturePlan:
         explore_frames: frames before the interaction.
         act_frames: frames of the interaction.
         source_step: frames of the recording (30 a second) between two frames of the interaction: 3 is as fast as life.
+        explore_hands: the explorer's hands and body show in the second half of every `_SHOWN_EVERY` explored frames.
     """
 
     seed: int
@@ -69,6 +76,7 @@ class CapturePlan:
     explore_frames: int = 40
     act_frames: int = 25
     source_step: int = 6
+    explore_hands: bool = False
 
     @property
     def recording(self) -> RecordingPlan:
@@ -79,6 +87,11 @@ class CapturePlan:
     def capture_id(self) -> str:
         """Name of the capture."""
         return f"capture_{self.number:03d}"
+
+    def shows_actor(self, frame: int) -> bool:
+        """Whether the actor is in a frame of the recording."""
+        explored = frame < self.explore_frames
+        return not explored or (self.explore_hands and frame % _SHOWN_EVERY >= _SHOWN_EVERY // 2)
 
     @property
     def num_frames(self) -> int:
@@ -125,14 +138,36 @@ class StagedCapture:
         return Dress.of(self.body)
 
     def hands(self, frames: np.ndarray[tuple[int], np.dtype[np.int64]], cameras: CameraPath) -> HandMotion:
-        """The true hands in some frames of the recording (all in the interaction), as a camera sees them."""
-        chosen = frames - self.plan.explore_frames
-        skinned = SkinnedBody(
-            vertices=self.skinned.vertices[chosen],
-            joints=self.skinned.joints[chosen],
-            joint_rotations=self.skinned.joint_rotations[chosen],
+        """The true hands in some frames of the recording, as a camera sees them: none where the actor is not shown."""
+        motion = hand_motion_from_body(self.body, self.posed(frames), cameras)
+        shown = np.array([self.plan.shows_actor(int(frame)) for frame in frames])
+        return motion.select(shown[motion.frame])
+
+    def posed(self, frames: np.ndarray[tuple[int], np.dtype[np.int64]]) -> SkinnedBody:
+        """The body in some frames of the recording; in explored ones as it reaches out later, carried by the head."""
+        explored = frames < self.plan.explore_frames
+        chosen = np.where(explored, self._reaching, frames - self.plan.explore_frames)
+        acted = self.poses[self.plan.explore_frames + chosen]
+        moved = np.where(explored[:, None, None], self.poses[frames] @ np.linalg.inv(acted), np.eye(4))
+        turn, shift = moved[:, :3, :3], moved[:, None, :3, 3]
+
+        def carried(places: npt.ArrayLike) -> Floats:
+            result: Floats = np.einsum("tab,tnb->tna", turn, np.asarray(places, np.float64)) + shift
+            return result
+
+        return SkinnedBody(
+            vertices=carried(self.skinned.vertices[chosen]).astype(np.float32),
+            joints=carried(self.skinned.joints[chosen]),
+            joint_rotations=turn[:, None] @ self.skinned.joint_rotations[chosen],
         )
-        return hand_motion_from_body(self.body, skinned, cameras)
+
+    @cached_property
+    def _reaching(self) -> int:
+        """The frame of the interaction in which a wrist is nearest to the middle of the view."""
+        acted = self.poses[self.plan.explore_frames :]
+        wrists = self.skinned.joints[:, [Joint.LEFT_WRIST, Joint.RIGHT_WRIST]] - acted[:, None, :3, 3]
+        ahead = np.einsum("tna,ta->tn", wrists, acted[:, :3, 2]) / np.linalg.norm(wrists, axis=-1)
+        return int(ahead.max(axis=1).argmax())
 
     def resting(self, frames: int) -> list[ObjectTrack]:
         """The movable things as they stood before the interaction."""
@@ -146,13 +181,16 @@ class StagedCapture:
         vertices = np.repeat(self.skinned.vertices[:1] + np.float32(_AWAY_M), frames, axis=0)
         return self._dress.actor(self.body, replace(self.skinned, vertices=vertices))
 
-    def views(self, renderer: MeshRenderer, cameras: CameraPath, frames: slice) -> ClipViews:
-        """Draw frames of the interaction (numbered from its start): with the actor, and without as they stood."""
-        tracks = [replace(track, poses=track.poses[frames], static_pose=track.poses[0]) for track in self.tracks]
-        posed = SkinnedBody(
-            self.skinned.vertices[frames], self.skinned.joints[frames], self.skinned.joint_rotations[frames]
-        )
-        return renderer.render_views(self.scene, tracks, self._dress.actor(self.body, posed), cameras)
+    def views(
+        self, renderer: MeshRenderer, cameras: CameraPath, frames: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ) -> ClipViews:
+        """Draw frames of the recording, all explored or all of the interaction; the actor is in each."""
+        if frames[0] < self.plan.explore_frames:
+            tracks = self.resting(len(frames))
+        else:
+            places = frames - self.plan.explore_frames
+            tracks = [replace(track, poses=track.poses[places], static_pose=track.poses[0]) for track in self.tracks]
+        return renderer.render_views(self.scene, tracks, self._dress.actor(self.body, self.posed(frames)), cameras)
 
 
 def stage_capture(plan: CapturePlan) -> StagedCapture:
@@ -227,7 +265,7 @@ def generate_captures(raw: Path, plans: list[CapturePlan], *, with_phases: bool 
     # The last file of a capture that is written says that it is whole.
     missing = [plan for plan in plans if not recording_path(raw, plan).is_file()]
     if missing:
-        with MeshRenderer(_RENDER_SIZE, _RENDER_SIZE, samples=4) as renderer:
+        with MeshRenderer(RENDER_SIZE, RENDER_SIZE, samples=4) as renderer:
             for plan in missing:
                 write_capture(raw, stage_capture(plan), renderer, with_phases=with_phases)
                 _LOGGER.info("generated %s: %s", plan.capture_id, plan.recording.action)
@@ -239,49 +277,70 @@ def recording_path(raw: Path, plan: CapturePlan) -> Path:
     return raw / plan.capture_id / f"{plan.capture_id}.vrs"
 
 
+def mask_path(raw: Path, plan: CapturePlan, frame: int) -> Path:
+    """The true mask of the actor in an explored frame."""
+    return raw / MASKS_FOLDER / plan.capture_id / f"{frame:06d}.png"
+
+
 def write_capture(raw: Path, staged: StagedCapture, renderer: MeshRenderer, *, with_phases: bool = True) -> None:
     """Draw a capture and write its files, the recording last."""
     path = recording_path(raw, staged.plan)
     random = np.random.default_rng([staged.plan.seed, staged.plan.number, 13])
     pictures: list[Image] = []
     points: list[Floats] = []
-    for frame, (picture, depth) in enumerate(_drawn(staged, renderer)):
-        pictures.append(picture)
+    for frame, drawn in enumerate(_drawn(staged, renderer)):
+        pictures.append(drawn.picture)
         if frame < staged.plan.explore_frames:
-            points.append(_surface_points(Camera(_render_intrinsics(), staged.poses[frame]), depth, random))
+            depth = np.where(drawn.actor, 0.0, drawn.depth)  # the services leave out what moves
+            points.append(_surface_points(Camera(render_intrinsics(), staged.poses[frame]), depth, random))
+            if drawn.actor.any():
+                write_bytes(mask_path(raw, staged.plan, frame), _stored_mask(drawn.actor))
     write_results(path, staged, np.concatenate(points), random, with_phases=with_phases)
     write_recording(path, _stored(staged.plan, pictures), RATE_HZ)
 
 
-def _drawn(staged: StagedCapture, renderer: MeshRenderer) -> Iterator[tuple[Image, Floats]]:
-    """Straight pictures and depths of every frame: the still scene first, then the interaction."""
-    explored = staged.plan.explore_frames
-    for start in range(0, explored, _FRAMES_AT_ONCE):
-        poses = staged.poses[start : min(start + _FRAMES_AT_ONCE, explored)]
-        yield from _still(staged, renderer, poses)
-    for start in range(0, staged.plan.act_frames, _FRAMES_AT_ONCE):
-        frames = slice(start, min(start + _FRAMES_AT_ONCE, staged.plan.act_frames))
-        cameras = CameraPath(_render_intrinsics(), staged.poses[explored:][frames])
-        views = staged.views(renderer, cameras, frames)
-        yield from zip(views.interaction, views.depth.astype(np.float64), strict=True)
+@dataclass(frozen=True, eq=False)
+class _DrawnFrame:
+    """A straight picture [S,S,3], its depth [S,S] in metres, and where the actor is [S,S]."""
+
+    picture: Image
+    depth: Floats
+    actor: Mask
 
 
-def _still(staged: StagedCapture, renderer: MeshRenderer, poses: Floats) -> Iterator[tuple[Image, Floats]]:
-    """The scene before the interaction, without the actor."""
-    views = renderer.render_views(
-        staged.scene, staged.resting(len(poses)), staged.absent(len(poses)), CameraPath(_render_intrinsics(), poses)
-    )
-    yield from zip(views.interaction, views.depth.astype(np.float64), strict=True)
+def _drawn(staged: StagedCapture, renderer: MeshRenderer) -> Iterator[_DrawnFrame]:
+    """Every frame: the still scene first, then the interaction."""
+    plan = staged.plan
+    for frames in _batches(plan):
+        cameras = CameraPath(render_intrinsics(), staged.poses[frames])
+        if plan.shows_actor(int(frames[0])):
+            views = staged.views(renderer, cameras, frames)
+        else:
+            count = len(frames)
+            views = renderer.render_views(staged.scene, staged.resting(count), staged.absent(count), cameras)
+        actor = (views.ids == MaskId.HANDS) | (views.ids == MaskId.ACTOR)
+        for each in zip(views.interaction, views.depth.astype(np.float64), actor, strict=True):
+            yield _DrawnFrame(*each)
 
 
-def _render_intrinsics() -> Floats:
-    middle = _RENDER_SIZE / 2
+def _batches(plan: CapturePlan) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """The frames of a recording in runs of at most `_FRAMES_AT_ONCE`, the actor in all of a run or in none."""
+    frames = np.arange(plan.num_frames)
+    kinds = np.array([(frame < plan.explore_frames, plan.shows_actor(int(frame))) for frame in frames])
+    for run in np.split(frames, np.flatnonzero((kinds[1:] != kinds[:-1]).any(axis=1)) + 1):
+        for start in range(0, len(run), _FRAMES_AT_ONCE):
+            yield run[start : start + _FRAMES_AT_ONCE]
+
+
+def render_intrinsics() -> Floats:
+    """Camera [3,3] of the straight pictures, `RENDER_SIZE` pixels a side, that are bent into the lens' ones."""
+    middle = RENDER_SIZE / 2
     return np.array([[_RENDER_FOCAL, 0.0, middle], [0.0, _RENDER_FOCAL, middle], [0.0, 0.0, 1.0]])
 
 
 def _surface_points(camera: Camera, depth: Floats, random: np.random.Generator) -> Floats:
     """World points [n,3] of pixels in the middle of surfaces, within what the lens sees."""
-    pixels = random.integers(60, _RENDER_SIZE - 60, (_POINTS_PER_FRAME * 2, 2))
+    pixels = random.integers(60, RENDER_SIZE - 60, (_POINTS_PER_FRAME * 2, 2))
     rows, columns = pixels[:, 1], pixels[:, 0]
     here = depth[rows, columns]
     around = np.stack([depth[rows + dy, columns + dx] for dy, dx in ((0, 2), (2, 0), (0, -2), (-2, 0))])
@@ -292,7 +351,7 @@ def _surface_points(camera: Camera, depth: Floats, random: np.random.Generator) 
 
 def _stored(plan: CapturePlan, pictures: list[Image]) -> Iterator[StoredFrame]:
     """Frames as the sensor stores them: bent, on their side, with the exposure of the moment."""
-    columns, rows, seen = _lens_maps()
+    columns, rows, seen = lens_maps()
     for frame, (picture, time_ns) in enumerate(zip(pictures, plan.timestamps_ns, strict=True)):
         bent = np.asarray(cv2.remap(picture, columns, rows, cv2.INTER_LINEAR))
         strength = 1.0 + _BREATHING * np.sin(2 * np.pi * frame / 23.0)
@@ -301,8 +360,8 @@ def _stored(plan: CapturePlan, pictures: list[Image]) -> Iterator[StoredFrame]:
         yield StoredFrame(bright, int(time_ns), _EXPOSURE_S * strength, _GAIN)
 
 
-def _lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
-    """Where each stored pixel lies in the straight picture, and whether the lens sees there."""
+def lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
+    """Where each stored pixel lies in the straight picture (first centre at 0), and whether the lens sees there."""
     lens = stored_camera()
     pixels = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).astype(np.float64)
     # Beyond the circle the lens' polynomial turns around: those pixels stay black.
@@ -310,8 +369,16 @@ def _lens_maps() -> tuple[FloatArray, FloatArray, Mask]:
     circle = away <= LENS_RADIUS_PX
     rays = np.tile([0.0, 0.0, 1.0], (SIZE, SIZE, 1))
     rays[circle] = lens.unproject(pixels[circle]) @ STORED_FROM_UPRIGHT
-    straight = rays[..., :2] * _RENDER_FOCAL + _RENDER_SIZE / 2 - 0.5
+    straight = rays[..., :2] * _RENDER_FOCAL + RENDER_SIZE / 2 - 0.5
     return straight[..., 0].astype(np.float32), straight[..., 1].astype(np.float32), circle
+
+
+def _stored_mask(mask: Mask) -> bytes:
+    """PNG of a mask of the straight picture as the sensor would store it: 255 where it is True."""
+    columns, rows, seen = lens_maps()
+    bent = np.asarray(cv2.remap(mask.astype(np.uint8) * 255, columns, rows, cv2.INTER_NEAREST))
+    bent[~seen] = 0
+    return cv2.imencode(".png", bent)[1].tobytes()
 
 
 def static_truth(staged: StagedCapture, cameras: CameraPath, width: int, height: int) -> Frames:

@@ -1,0 +1,59 @@
+"""A contact sheet for each Aria capture: recording, static render, hands, and the hands laid over the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow.dataset as ds
+
+from manifests.atomic import write_bytes
+from manifests.dataset import Dataset
+from manifests.schema import Clip, ClipStatus
+from render.contact_sheet import contact_sheet, encode_png
+from sources.fixed_camera_sheet import overlay_rows
+from sources.trumans_sheet import SHEETS_FOLDER, RecordingSheet
+
+_CLIPS = 3
+_COLUMNS = 6
+_TILE_WIDTH = 240
+
+
+def write_capture_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list[RecordingSheet]:
+    """Draw the first ready clips of each capture that has any, one PNG a capture in `SHEETS_FOLDER`.
+
+    Args:
+        dataset: where the clips are.
+        recording_ids: the captures' values of the column ``recording_id``.
+
+    Raises:
+        DwmError: a clip's video cannot be read, or the sheet cannot be written.
+    """
+    sheets = []
+    for recording_id in recording_ids:
+        chosen = (ds.field("recording_id") == recording_id) & (ds.field("status") == ClipStatus.READY.value)
+        clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: clip.start_frame)
+        if not clips:
+            continue
+        rows = [row for clip in clips[:_CLIPS] for row in overlay_rows(dataset, clip, f"from {clip.start_frame}")]
+        image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=_title(clips))
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in recording_id)
+        path = dataset.root / SHEETS_FOLDER / f"{name}.png"
+        write_bytes(path, encode_png(image))
+        sheets.append(RecordingSheet(path, image))
+    return sheets
+
+
+def _title(clips: list[Clip]) -> str:
+    """What is shown, and the figures of the first clip."""
+    first = clips[0]
+    count = f"{len(clips)} clip{'s' if len(clips) > 1 else ''}"
+    figures = []
+    if first.reconstruction_psnr_db is not None:
+        figures.append(f"held-out {first.reconstruction_psnr_db:.1f} dB")
+    if first.registration_px is not None:
+        figures.append(f"registration {first.registration_px:.2f} px")
+    if first.unseen_share is not None:
+        figures.append(f"unseen {first.unseen_share:.1%}")
+    if first.floater_share is not None:
+        figures.append(f"floaters {first.floater_share:.1%}")
+    return ", ".join([f"{first.recording_id}: {count}, hands by {first.hand_estimator}", *figures])
