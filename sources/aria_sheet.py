@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow.dataset as ds
 
@@ -11,14 +12,14 @@ from manifests.dataset import Dataset
 from manifests.schema import Clip, ClipStatus
 from render.contact_sheet import contact_sheet, encode_png
 from sources.fixed_camera_sheet import overlay_rows
-from sources.trumans_sheet import SHEETS_FOLDER, RecordingSheet
+from sources.trumans_sheet import SHEETS_FOLDER
 
 _CLIPS = 3
 _COLUMNS = 6
 _TILE_WIDTH = 240
 
 
-def write_capture_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list[RecordingSheet]:
+def write_capture_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list[Path]:
     """Draw the first ready clips of each capture that has any, one PNG a capture in `SHEETS_FOLDER`.
 
     Args:
@@ -39,7 +40,7 @@ def write_capture_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in recording_id)
         path = dataset.root / SHEETS_FOLDER / f"{name}.png"
         write_bytes(path, encode_png(image))
-        sheets.append(RecordingSheet(path, image))
+        sheets.append(path)
     return sheets
 
 

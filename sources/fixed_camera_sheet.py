@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -14,7 +15,7 @@ from manifests.schema import Clip, ClipStatus
 from render.contact_sheet import contact_sheet, encode_png
 from render.hand_mask import hand_mask
 from render.video import FitPolicy, Frames, fit_frame, iter_frames
-from sources.trumans_sheet import SHEETS_FOLDER, RecordingSheet
+from sources.trumans_sheet import SHEETS_FOLDER
 
 _CLIPS = 3
 _COLUMNS = 6
@@ -23,7 +24,7 @@ _OPACITY = 0.65
 _STATIC_POLICY = "first_frame"
 
 
-def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[RecordingSheet]:
+def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[Path]:
     """Draw the first ready clips of each scene that has any, one PNG a scene in `SHEETS_FOLDER`.
 
     Raises:
@@ -50,7 +51,7 @@ def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[Recor
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in scene_id)
         path = dataset.root / SHEETS_FOLDER / f"fixed-{name}.png"
         write_bytes(path, encode_png(image))
-        sheets.append(RecordingSheet(path, image))
+        sheets.append(path)
     return sheets
 
 

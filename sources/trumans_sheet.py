@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
-from numpy.typing import NDArray
 
 from manifests.atomic import write_bytes
 from manifests.dataset import Dataset
@@ -25,15 +23,7 @@ _COLUMNS = 6
 _TILE_WIDTH = 180
 
 
-@dataclass(frozen=True)
-class RecordingSheet:
-    """A sheet's PNG file and its picture, uint8 RGB [H,W,3]."""
-
-    path: Path
-    image: NDArray[np.uint8]
-
-
-def write_recording_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list[RecordingSheet]:
+def write_recording_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list[Path]:
     """Draw the first ready clips of each recording that has any, one PNG a recording.
 
     Raises:
@@ -50,7 +40,7 @@ def write_recording_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> li
         path = dataset.root / SHEETS_FOLDER / f"{recording_id}.png"
         image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
         write_bytes(path, encode_png(image))
-        sheets.append(RecordingSheet(path, image))
+        sheets.append(path)
     return sheets
 
 

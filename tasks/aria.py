@@ -12,11 +12,8 @@ from sources.aria_build import BuildPlan, BuildReport, CaptureWork, ingest_captu
 from sources.aria_sheet import write_capture_sheets
 from sources.synthetic.aria_capture import CapturePlan, generate_captures
 from sources.synthetic.aria_hands import write_hand_files
-from tasks.artifacts import show_image
+from tasks.artifacts import show_sheets
 from tasks.retrying import is_worth_retrying
-
-MAX_SHEETS_IN_UI = 24
-"""Contact sheets that become artifacts; all of them lie beside the manifest."""
 
 
 @task(name="generate-aria-captures", retries=1, retry_condition_fn=is_worth_retrying)
@@ -54,8 +51,5 @@ def pair_aria_capture(dataset: Path, work: CaptureWork) -> BuildReport:
 def show_capture_sheets(dataset: Path, plan: BuildPlan) -> list[Path]:
     """Draw a contact sheet of each capture (recording, static, hands, overlay) beside the manifest, shown in the UI."""
     sheets = write_capture_sheets(Dataset.open(dataset), plan.recording_ids())
-    for sheet in sheets[:MAX_SHEETS_IN_UI]:
-        name = sheet.path.stem
-        key = "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
-        show_image(key, sheet.image, f"First clips of capture {name}")
-    return [sheet.path for sheet in sheets]
+    show_sheets(sheets, "", "First clips of capture")
+    return sheets

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
@@ -17,6 +19,9 @@ from prefect.artifacts import (
 )
 
 from render.contact_sheet import encode_jpeg
+
+MAX_SHEETS = 24
+"""Contact sheets of a run that become artifacts; all of them lie beside the manifest."""
 
 
 def show_table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
@@ -33,6 +38,14 @@ def show_image(key: str, image: NDArray[np.uint8], description: str) -> None:
     """Store a uint8 RGB image [H, W, 3] inside the artifact, as a JPEG of moderate size."""
     uri = "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image)).decode("ascii")
     create_image_artifact(image_url=uri, key=key, description=description)
+
+
+def show_sheets(paths: Sequence[Path], prefix: str, what: str) -> None:
+    """Store the first few contact sheets, PNG files that lie beside the manifest; ``what`` says what each shows."""
+    for path in paths[:MAX_SHEETS]:
+        key = prefix + "".join(letter if letter.isalnum() else "-" for letter in path.stem.lower()).strip("-")
+        with Image.open(path) as picture:
+            show_image(key, np.asarray(picture.convert("RGB")), f"{what} {path.stem}")
 
 
 class ProgressArtifact:

@@ -11,11 +11,8 @@ from manifests.near_duplicates import NearDuplicateReport, group_near_duplicates
 from sources.fixed_camera_build import BuildPlan, BuildReport, Chunk, build_chunk, build_chunk_in_worker
 from sources.fixed_camera_sheet import write_scene_sheets
 from sources.synthetic.fixed_camera import generate_fixed_camera
-from tasks.artifacts import show_image
+from tasks.artifacts import show_sheets
 from tasks.retrying import is_worth_retrying
-
-MAX_SHEETS_IN_UI = 24
-"""Contact sheets that become artifacts; all of them lie beside the manifest."""
 
 
 @task(name="generate-fixed-camera", retries=1, retry_condition_fn=is_worth_retrying)
@@ -61,8 +58,5 @@ def group_duplicates(dataset: Path) -> NearDuplicateReport:
 def show_scene_sheets(dataset: Path, plan: BuildPlan) -> list[Path]:
     """Draw a contact sheet of each scene (video, static, hands, overlay) beside the manifest and show it in the UI."""
     sheets = write_scene_sheets(Dataset.open(dataset), plan.scene_ids())
-    for sheet in sheets[:MAX_SHEETS_IN_UI]:
-        name = sheet.path.stem
-        key = "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
-        show_image(key, sheet.image, f"First fixed-camera clips of scene {name.removeprefix('fixed-')}")
-    return [sheet.path for sheet in sheets]
+    show_sheets(sheets, "", "First fixed-camera clips of scene")
+    return sheets

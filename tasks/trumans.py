@@ -10,11 +10,8 @@ from manifests.dataset import Dataset
 from sources.trumans_blend import default_export_folder, export_blends
 from sources.trumans_build import BuildPlan, BuildReport, Chunk, build_chunk, build_chunk_in_worker, record_skipped
 from sources.trumans_sheet import write_recording_sheets
-from tasks.artifacts import show_image
+from tasks.artifacts import show_sheets
 from tasks.retrying import is_worth_retrying
-
-MAX_SHEETS_IN_UI = 24
-"""Contact sheets that become artifacts; all of them lie beside the manifest."""
 
 
 @task(name="export-blend-scenes")
@@ -58,8 +55,5 @@ def record_skipped_motions(dataset: Path, plan: BuildPlan) -> int:
 def show_recording_sheets(dataset: Path, plan: BuildPlan) -> list[Path]:
     """Draw a contact sheet of each recording beside the manifest and show it in the UI."""
     sheets = write_recording_sheets(Dataset.open(dataset), plan.recording_ids())
-    for sheet in sheets[:MAX_SHEETS_IN_UI]:
-        name = sheet.path.stem
-        key = "recording-" + "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
-        show_image(key, sheet.image, f"First clips of recording {name}")
-    return [sheet.path for sheet in sheets]
+    show_sheets(sheets, "recording-", "First clips of recording")
+    return sheets
