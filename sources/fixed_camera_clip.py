@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.dataset import Dataset
@@ -29,11 +28,12 @@ from render.hand_mask import hand_mask
 from render.hands import HandMotion
 from render.mesh_renderer import MeshRenderer
 from render.perceptual_hash import picture_hash
-from render.resampling import ClipSampling, PictureBox, SourceTiming, chosen_fit, picture_box, read_sampled
+from render.resampling import ClipSampling, SourceTiming
 from render.triplet import EMPTY_HANDS_FLAG, measure_triplet
 from render.video import write_video
 from sources.building import ready_row
 from sources.captions import Caption, Captioner, CaptionSettings, length_flag, short_label
+from sources.fixed_camera_pictures import WindowPictures, read_pictures
 from sources.official_clip import stored_name
 from sources.taste_rob import FixedVideo
 
@@ -187,7 +187,14 @@ def write_clip(dataset: Dataset, workshop: Workshop, request: WindowRequest, row
         DwmError: the video cannot be read, the estimator lacks something, or a file cannot be written.
     """
     settings, profile = workshop.settings, workshop.settings.profile
-    pictures = _read_pictures(settings, request)
+    pictures = read_pictures(
+        request.path,
+        request.timing,
+        request.sampling.indices,
+        profile,
+        fit=settings.fit,
+        scale=settings.estimation_scale,
+    )
     row = row.updated(
         **_geometry(request, profile),
         fit_policy=pictures.fit.value,
@@ -204,7 +211,8 @@ def write_clip(dataset: Dataset, workshop: Workshop, request: WindowRequest, row
     if row.status is ClipStatus.DROPPED:
         return row
     cameras = _still_camera(motion, profile)
-    hands, shares = workshop.renderer.render_hands(motion, cameras.intrinsics, profile.num_frames)
+    drawn, shares = workshop.renderer.render_hands(motion, cameras.intrinsics, profile.num_frames)
+    hands = pictures.within_picture(drawn)
     moved = _measured_camera(pictures, hands)
     row = row.updated(camera_motion_px=None if moved.step_px is None else round(moved.step_px, 4))
     row = _judged(row, _camera_reason(settings, moved), settings.moving_camera)
@@ -216,46 +224,6 @@ def write_clip(dataset: Dataset, workshop: Workshop, request: WindowRequest, row
     return _with_files(dataset, row, _write_files(dataset, row, media, profile))
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """The frames of a window.
-
-    Attributes:
-        large: uint8 RGB [T, H, W, 3], ``scale`` times the clip's size: what is measured and looked at.
-        scale: that factor.
-        box: the part of ``large`` that is picture; None for all of it.
-        fit: how the source's picture got its size, never ``auto``.
-        indices: [T] source frames.
-    """
-
-    large: Frames
-    scale: int
-    box: PictureBox | None
-    fit: FitPolicy
-    indices: npt.NDArray[np.int64]
-
-    def cropped_first(self) -> Frames:
-        """The first frame without padding."""
-        left, top, right, bottom = self.box or (0, 0, self.large.shape[2], self.large.shape[1])
-        result: Frames = self.large[0, top:bottom, left:right]
-        return result
-
-    def at_clip_size(self, path: Path, profile: Profile) -> Frames:
-        """The frames at the clip's size, reduced from the source itself."""
-        if self.scale == 1:
-            return self.large
-        return read_sampled(path, self.indices, profile.width, profile.height, self.fit)
-
-
-def _read_pictures(settings: FixedCameraSettings, request: WindowRequest) -> _Pictures:
-    profile, timing, scale = settings.profile, request.timing, settings.estimation_scale
-    fit = chosen_fit(timing.width, timing.height, profile.width, profile.height, settings.fit)
-    width, height = profile.width * scale, profile.height * scale
-    indices = request.sampling.indices
-    large = read_sampled(request.path, indices, width, height, fit)
-    return _Pictures(large, scale, picture_box(timing.width, timing.height, width, height, fit), fit, indices)
-
-
 def _judged(row: Clip, reason: str | None, policy: Literal["flag", "drop"]) -> Clip:
     """The row with a reason as a flag, or dropped for it; as it is without one."""
     if reason is None:
@@ -265,7 +233,7 @@ def _judged(row: Clip, reason: str | None, policy: Literal["flag", "drop"]) -> C
     return row.updated(flags=(*row.flags, reason))
 
 
-def _cut_reason(pictures: _Pictures, request: WindowRequest) -> str | None:
+def _cut_reason(pictures: WindowPictures, request: WindowRequest) -> str | None:
     cuts = find_scene_cuts(pictures.large, pictures.box)
     if not cuts:
         return None
@@ -339,7 +307,7 @@ def _still_camera(motion: HandMotion, profile: Profile) -> CameraPath:
     return CameraPath(motion_intrinsics(motion, profile.width, profile.height), poses)
 
 
-def _measured_camera(pictures: _Pictures, hands: Frames) -> CameraMotion:
+def _measured_camera(pictures: WindowPictures, hands: Frames) -> CameraMotion:
     """Background motion in pixels of the clip."""
     scale = pictures.scale
     visible = hand_mask(hands).repeat(scale, axis=1).repeat(scale, axis=2)
