@@ -11,7 +11,7 @@ SETUP_DONE := $(VENV)/.setup-done
 
 BLENDER_DONE := .venv-blender.setup-done
 
-.PHONY: setup blender demo test test-fast lint bench gpu-check up clean
+.PHONY: setup blender demo test coverage test-fast lint bench gpu-check up clean
 
 $(SETUP_DONE): $(SETUP_INPUTS)
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
@@ -29,6 +29,9 @@ demo: setup
 	$(BIN)/dwm demo --out "$(OUT)" --profile "$(PROFILE)" $(if $(RAW),--raw "$(RAW)")
 
 test: setup blender
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: setup blender
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-fast: setup
