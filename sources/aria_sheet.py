@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 
-from manifests.atomic import write_bytes
 from manifests.dataset import Dataset
-from manifests.schema import Clip, ClipStatus
-from render.contact_sheet import contact_sheet, encode_png
+from manifests.schema import Clip
 from sources.fixed_camera_sheet import overlay_rows
-from sources.trumans_sheet import SHEETS_FOLDER
+from sources.sheets import CLIPS_A_SHEET, ready_clips, sheet_name, write_sheet
 
-_CLIPS = 3
-_COLUMNS = 6
 _TILE_WIDTH = 240
 
 
@@ -31,16 +27,13 @@ def write_capture_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> list
     """
     sheets = []
     for recording_id in recording_ids:
-        chosen = (ds.field("recording_id") == recording_id) & (ds.field("status") == ClipStatus.READY.value)
-        clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: clip.start_frame)
+        clips = ready_clips(dataset, ds.field("recording_id") == recording_id)
         if not clips:
             continue
-        rows = [row for clip in clips[:_CLIPS] for row in overlay_rows(dataset, clip, f"from {clip.start_frame}")]
-        image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=_title(clips))
-        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in recording_id)
-        path = dataset.root / SHEETS_FOLDER / f"{name}.png"
-        write_bytes(path, encode_png(image))
-        sheets.append(path)
+        shown = clips[:CLIPS_A_SHEET]
+        rows = [row for clip in shown for row in overlay_rows(dataset, clip, f"from {clip.start_frame}")]
+        name = sheet_name(recording_id)
+        sheets.append(write_sheet(dataset, name, rows, tile_width=_TILE_WIDTH, title=_title(clips)))
     return sheets
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
 
-from manifests.atomic import write_bytes
 from manifests.dataset import Dataset
-from manifests.schema import Clip, ClipStatus
-from render.contact_sheet import contact_sheet, encode_png
+from manifests.schema import Clip
 from render.hand_mask import hand_mask
 from render.video import FitPolicy, Frames, fit_frame, iter_frames
-from sources.trumans_sheet import SHEETS_FOLDER
+from sources.sheets import CLIPS_A_SHEET, ready_clips, sheet_name, write_sheet
 
-_CLIPS = 3
-_COLUMNS = 6
 _TILE_WIDTH = 240
 _OPACITY = 0.65
 _STATIC_POLICY = "first_frame"
@@ -32,26 +27,19 @@ def write_scene_sheets(dataset: Dataset, scene_ids: Iterable[str]) -> list[Path]
     """
     sheets = []
     for scene_id in scene_ids:
-        chosen = (
-            (ds.field("scene_id") == scene_id)
-            & (ds.field("status") == ClipStatus.READY.value)
-            & (ds.field("static_policy") == _STATIC_POLICY)
-        )
-        clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: (clip.recording_id, clip.start_frame))
+        is_of_scene = (ds.field("scene_id") == scene_id) & (ds.field("static_policy") == _STATIC_POLICY)
+        clips = ready_clips(dataset, is_of_scene)
         if not clips:
             continue
         rows = [
             row
-            for clip in islice(clips, _CLIPS)
+            for clip in clips[:CLIPS_A_SHEET]
             for row in overlay_rows(dataset, clip, clip.recording_id.rpartition("/")[2])
         ]
         count = f"{len(clips)} fixed-camera clip{'s' if len(clips) > 1 else ''}"
         title = f"{scene_id}: {count}, hands by {clips[0].hand_estimator}"
-        image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
-        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in scene_id)
-        path = dataset.root / SHEETS_FOLDER / f"fixed-{name}.png"
-        write_bytes(path, encode_png(image))
-        sheets.append(path)
+        name = f"fixed-{sheet_name(scene_id)}"
+        sheets.append(write_sheet(dataset, name, rows, tile_width=_TILE_WIDTH, title=title))
     return sheets
 
 

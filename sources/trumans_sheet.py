@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
 
-from manifests.atomic import write_bytes
 from manifests.dataset import Dataset
-from manifests.schema import Clip, ClipStatus
-from render.contact_sheet import contact_sheet, encode_png
+from manifests.schema import Clip
 from render.video import FitPolicy, Frames, fit_frame, iter_frames
+from sources.sheets import CLIPS_A_SHEET, ready_clips, write_sheet
 
-SHEETS_FOLDER = "contact_sheets"
-"""Folder in the dataset, one PNG a recording."""
-
-_CLIPS = 3
-_COLUMNS = 6
 _TILE_WIDTH = 180
 
 
@@ -31,16 +24,12 @@ def write_recording_sheets(dataset: Dataset, recording_ids: Iterable[str]) -> li
     """
     sheets = []
     for recording_id in recording_ids:
-        chosen = (ds.field("recording_id") == recording_id) & (ds.field("status") == ClipStatus.READY.value)
-        clips = sorted(dataset.clips.rows(where=chosen), key=lambda clip: clip.start_frame)
+        clips = ready_clips(dataset, ds.field("recording_id") == recording_id)
         if not clips:
             continue
-        rows = [row for clip in islice(clips, _CLIPS) for row in _rows(dataset, clip)]
+        rows = [row for clip in clips[:CLIPS_A_SHEET] for row in _rows(dataset, clip)]
         title = f"{recording_id}: {len(clips)} clips, scene {clips[0].scene_id}"
-        path = dataset.root / SHEETS_FOLDER / f"{recording_id}.png"
-        image = contact_sheet(rows, columns=_COLUMNS, tile_width=_TILE_WIDTH, title=title)
-        write_bytes(path, encode_png(image))
-        sheets.append(path)
+        sheets.append(write_sheet(dataset, recording_id, rows, tile_width=_TILE_WIDTH, title=title))
     return sheets
 
 
