@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.bench_gaussians import Workload
 from dwm_model.base_model import load_base
-from dwm_model.conditioning import ConditionLatents, known_mask_value
 from dwm_model.denoiser import make_denoiser, velocity_losses
+from dwm_model.network_call import ConditionLatents, known_mask_value
 from dwm_model.tiny import make_tiny_base
 from manifests.errors import DwmError
 from render.camera import CameraPath, intrinsics_from_fov, look_at

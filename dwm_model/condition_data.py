@@ -46,11 +46,13 @@ class ConditionBatch:
         hands_bcfhw: hand-mesh or hand-mask videos, [B, 16, F, H, W]; None where no video tells of the hands. Zero
             stands for "no hands".
         poses_btd: hand poses, [B, T, 104] (see `hand_poses`); None where none are used.
+        known_bfhw: where the static-scene latent is known (1) and where not (0), [B, F, H, W]; None: everywhere.
     """
 
     static_bcfhw: torch.Tensor
     hands_bcfhw: torch.Tensor | None = None
     poses_btd: torch.Tensor | None = None
+    known_bfhw: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.static_bcfhw)
@@ -69,11 +71,12 @@ class ConditionBatch:
 
     def expand(self, count: int) -> ConditionBatch:
         """A batch of one clip, ``count`` times."""
-        hands, poses = self.hands_bcfhw, self.poses_btd
+        hands, poses, known = self.hands_bcfhw, self.poses_btd, self.known_bfhw
         return ConditionBatch(
             self.static_bcfhw.expand(count, -1, -1, -1, -1),
             None if hands is None else hands.expand(count, -1, -1, -1, -1),
             None if poses is None else poses.expand(count, -1, -1),
+            None if known is None else known.expand(count, -1, -1, -1),
         )
 
     @classmethod
@@ -83,10 +86,12 @@ class ConditionBatch:
 
         hands = [batch.hands_bcfhw for batch in batches if batch.hands_bcfhw is not None]
         poses = [batch.poses_btd for batch in batches if batch.poses_btd is not None]
+        known = [batch.known_bfhw for batch in batches if batch.known_bfhw is not None]
         return cls(
             torch.cat([batch.static_bcfhw for batch in batches]),
             torch.cat(hands) if hands else None,
             torch.cat(poses) if poses else None,
+            torch.cat(known) if known else None,
         )
 
 
@@ -108,9 +113,9 @@ def load_conditions(
 
     static, hands, poses = [], [], []
     for clip_id in clip_ids:
-        static.append(_latent(store.moments(clip_id, VideoRole.STATIC), generator))
+        static.append(latent_of(store, clip_id, VideoRole.STATIC, generator))
         if needed.role is not None:
-            hands.append(_latent(store.moments(clip_id, needed.role), generator))
+            hands.append(latent_of(store, clip_id, needed.role, generator))
         elif needed is HandData.POSES:
             poses.append(store.hand_poses(clip_id))
     return ConditionBatch(
@@ -160,5 +165,11 @@ def conditions_from_files(
     return ConditionBatch(means[:1], means[1:])
 
 
-def _latent(moments: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def latent_of(store: LatentStore, clip_id: str, role: VideoRole, generator: torch.Generator | None) -> torch.Tensor:
+    """One video of a clip, [16, F, H, W]: a posterior sample, or the mean without a generator.
+
+    Raises:
+        DwmError: it is not encoded.
+    """
+    moments = store.moments(clip_id, role)
     return posterior_mean(moments) if generator is None else sample_posterior(moments, generator)

@@ -11,71 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dwm_model.condition_data import ConditionBatch, HandData, load_conditions, refused_clips
+from dwm_model.condition_data import ConditionBatch, HandData, latent_of, load_conditions, refused_clips
 from dwm_model.families import CogVideoXFamily, ModelFamily, NetworkExtras
 from dwm_model.input_channels import INPAINTING, WITH_HANDS, set_input_slots
+from dwm_model.latents import VideoRole
+from dwm_model.network_call import ConditionLatents, NetworkCall, input_channels
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
     import torch
 
-    from dwm_model.families import RotaryEmbedding
     from dwm_model.latents import LatentStore
     from manifests.dataset import Dataset
-
-
-@dataclass(frozen=True)
-class ConditionLatents:
-    """What the network is told of a batch of clips; latents are scaled as the network takes them, on its device.
-
-    Attributes:
-        static_bfchw: static-scene video, [B, F, 16, H, W].
-        hands_bfchw: hand-mesh or hand-mask video, [B, F, 16, H, W]; None where no video tells of the hands.
-        poses_btd: hand poses, [B, T, 104]; None where none are used.
-    """
-
-    static_bfchw: torch.Tensor
-    hands_bfchw: torch.Tensor | None = None
-    poses_btd: torch.Tensor | None = None
-
-    def to(self, dtype: torch.dtype | None) -> ConditionLatents:
-        """The same in another type; as it is when None."""
-        hands, poses = self.hands_bfchw, self.poses_btd
-        return ConditionLatents(
-            self.static_bfchw.to(dtype),
-            None if hands is None else hands.to(dtype),
-            None if poses is None else poses.to(dtype),
-        )
-
-    def repeat(self, count: int) -> ConditionLatents:
-        """The whole batch ``count`` times over, for the branches of guidance."""
-        hands, poses = self.hands_bfchw, self.poses_btd
-        return ConditionLatents(
-            self.static_bfchw.repeat(count, 1, 1, 1, 1),
-            None if hands is None else hands.repeat(count, 1, 1, 1, 1),
-            None if poses is None else poses.repeat(count, 1, 1),
-        )
-
-
-@dataclass(frozen=True)
-class NetworkCall:
-    """One call of the network, the part that is the same for every conditioning.
-
-    Attributes:
-        noisy_bfchw: noisy, scaled interaction latents, [B, F, 16, H, W].
-        conditions: what is known of the clips.
-        text_bld: prompt embeddings, [B, tokens, dim].
-        timesteps_b: what the network is told of the timesteps, [B].
-        mask_value: the mask channels' value where pixels are known; see `known_mask_value`.
-        rotary: rotary position embedding of this size; None for a network without it.
-    """
-
-    noisy_bfchw: torch.Tensor
-    conditions: ConditionLatents
-    text_bld: torch.Tensor
-    timesteps_b: torch.Tensor
-    mask_value: float
-    rotary: RotaryEmbedding | None
 
 
 class Conditioning(Protocol):
@@ -97,6 +44,11 @@ class Conditioning(Protocol):
     ) -> ConditionBatch:
         """Read the conditions of clips; posterior samples with a generator, means without."""
 
+    def example(
+        self, store: LatentStore, clip_id: str, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, ConditionBatch]:
+        """What the network should make of a clip, [1, 16, F, H, W], and what it is told; means without a generator."""
+
     def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
         """Change a base transformer in place so that it takes this conditioning; no change when done already.
 
@@ -109,8 +61,8 @@ class Conditioning(Protocol):
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """Name and data of a conditioning; the base of the classes below."""
+class Reading:
+    """Name and data of a conditioning; the base of all of them."""
 
     name: str
     hand_data: HandData
@@ -125,9 +77,16 @@ class _Reading:
         """Read the conditions of clips; posterior samples with a generator, means without."""
         return load_conditions(self.hand_data, store, clip_ids, generator)
 
+    def example(
+        self, store: LatentStore, clip_id: str, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, ConditionBatch]:
+        """The interaction video, and the conditions."""
+        interaction = latent_of(store, clip_id, VideoRole.INTERACTION, generator)
+        return interaction[None], self.load(store, [clip_id], generator)
+
 
 @dataclass(frozen=True)
-class HandChannels(_Reading):
+class HandChannels(Reading):
     """The paper's way: a hand latent in 16 more input channels that start at zero."""
 
     def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:  # noqa: ARG002 - nothing is drawn
@@ -142,7 +101,7 @@ class HandChannels(_Reading):
 
 
 @dataclass(frozen=True)
-class NoHands(_Reading):
+class NoHands(Reading):
     """The inpainting base fine-tuned without hands (the paper's baseline "CVX-Fun fine-tuned")."""
 
     def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:  # noqa: ARG002
@@ -156,7 +115,7 @@ class NoHands(_Reading):
 
 
 @dataclass(frozen=True)
-class PoseModulation(_Reading):
+class PoseModulation(Reading):
     """Hand poses through the adaptive norms, one embedding a clip or one a latent frame; see `adaln`."""
 
     per_frame: bool
@@ -184,7 +143,7 @@ class PoseModulation(_Reading):
 
 
 @dataclass(frozen=True)
-class Control(_Reading):
+class Control(Reading):
     """InterDyn's way: the first frame, and silhouettes of the hands through a control branch; see `control_branch`.
 
     Only the first latent frame of the static scene is known; the mask of the others is zero and so is their latent.
@@ -207,9 +166,10 @@ class Control(_Reading):
         import torch
 
         hands = _hands_of(call.conditions, self.name)
-        first = torch.zeros_like(call.conditions.static_bfchw)
-        first[:, :1] = call.conditions.static_bfchw[:, :1]
-        given = input_channels(call, family, first, known_frames=1)
+        static = call.conditions.static_bfchw
+        known = torch.zeros_like(static[:, :, 0])
+        known[:, :1] = 1.0
+        given = input_channels(call, family, static * known[:, :, None], known_bfhw=known)
         sinusoids = transformer.time_proj(call.timesteps_b).to(given.dtype)
         residuals = transformer.control_branch(
             family.pad(torch.cat([given, hands], dim=2)),
@@ -222,32 +182,12 @@ class Control(_Reading):
         return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary, extras=extras)
 
 
-@dataclass(frozen=True)
-class TextOnly(_Reading):
-    """A base as it is, told that no pixel is known: what SDEdit edits a video with. It is not trained."""
-
-    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
-        """Nothing: any layout will do."""
-
-    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
-        """Noisy latents, and zeros in all other channels, which says "unknown" to inpainting bases."""
-        import torch
-
-        noisy = call.noisy_bfchw
-        others = transformer.config.in_channels - noisy.shape[2]
-        given = torch.cat([noisy, noisy.new_zeros((*noisy.shape[:2], others, *noisy.shape[3:]))], dim=2)
-        return family.predict(transformer, given, call.text_bld, call.timesteps_b, call.rotary)
-
-
 HAND_MESH = HandChannels("hand_mesh", HandData.MESH_LATENTS)
 HAND_MASK = HandChannels("hand_mask", HandData.MASK_LATENTS)
 NO_HANDS = NoHands("none", HandData.NONE)
 ADALN_GLOBAL = PoseModulation("adaln_global", HandData.POSES, per_frame=False)
 ADALN_FRAME = PoseModulation("adaln_frame", HandData.POSES, per_frame=True)
 CONTROLNET = Control("controlnet", HandData.MASK_LATENTS)
-
-TEXT_ONLY = TextOnly("text_only", HandData.NONE)
-"""Not in the registry, since it is never trained."""
 
 CONDITIONINGS: dict[str, Conditioning] = {
     conditioning.name: conditioning
@@ -262,39 +202,13 @@ def get_conditioning(name: str) -> Conditioning:
     Raises:
         DwmError: no such conditioning.
     """
+    from dwm_model.base_conditioning import BASE_CONDITIONINGS
+
+    if name in BASE_CONDITIONINGS:
+        return BASE_CONDITIONINGS[name]
     if name not in CONDITIONINGS:
         raise DwmError(f"conditioning '{name}': unknown; choose one of {', '.join(CONDITIONINGS)}")
     return CONDITIONINGS[name]
-
-
-def known_mask_value(scaling_factor: float) -> float:
-    """Value of the mask channel where pixels are known: 1 scaled like the latents (the base was trained so)."""
-    return 1.0 * scaling_factor
-
-
-def input_channels(
-    call: NetworkCall,
-    family: ModelFamily,
-    static_bfchw: torch.Tensor,
-    *more: torch.Tensor,
-    known_frames: int | None = None,
-) -> torch.Tensor:
-    """Concatenate noisy | mask | static and more latents, [B, F, channels, H, W].
-
-    Args:
-        call: noisy latent and mask value.
-        family: gives the number of mask channels.
-        static_bfchw: what stands in the static slot.
-        more: what stands after it.
-        known_frames: latent frames whose mask says "known"; all when None.
-    """
-    import torch
-
-    noisy = call.noisy_bfchw
-    mask = noisy.new_full((*noisy.shape[:2], family.slots.mask_channels, *noisy.shape[3:]), call.mask_value)
-    if known_frames is not None:
-        mask[:, known_frames:] = 0.0
-    return torch.cat([noisy, mask, static_bfchw, *more], dim=2)
 
 
 def _hands_of(conditions: ConditionLatents, name: str) -> torch.Tensor:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dwm_model.condition_data import ConditionBatch
-from dwm_model.conditioning import Conditioning, ConditionLatents, NetworkCall, get_conditioning, known_mask_value
+from dwm_model.conditioning import Conditioning, get_conditioning
 from dwm_model.families import ModelFamily, RotaryEmbedding
 from dwm_model.latent_scaling import LatentScaling
+from dwm_model.network_call import ConditionLatents, NetworkCall, known_mask_value
 from dwm_model.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ class Denoiser:
 
         Zero hand latents ("no hands") stay zero whatever the scaling is.
         """
-        hands, poses = batch.hands_bcfhw, batch.poses_btd
+        hands, poses, known = batch.hands_bcfhw, batch.poses_btd, batch.known_bfhw
         return ConditionLatents(
             static_bfchw=self.latents(batch.static_bcfhw),
             hands_bfchw=None if hands is None else self._scaled_hands(hands),
             poses_btd=None if poses is None else poses.to(self.device),
+            known_bfhw=None if known is None else known.to(self.device),
         )
 
     def predict(

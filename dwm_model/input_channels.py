@@ -28,6 +28,9 @@ class Slot(StrEnum):
     HANDS = "hands"
 
 
+IMAGE_TO_VIDEO = (Slot.NOISY, Slot.STATIC)
+"""Slots of an image-to-video base: the image stands where the static scene will."""
+
 INPAINTING = (Slot.NOISY, Slot.MASK, Slot.STATIC)
 """Slots of an inpainting base: the static scene takes the place of the masked video."""
 
@@ -56,10 +59,8 @@ class InputSlots:
         return sum(self.width(slot) for slot in slots)
 
 
-COGVIDEOX_SLOTS = InputSlots(
-    mask_channels=1, layouts=((Slot.NOISY,), (Slot.NOISY, Slot.STATIC), INPAINTING, WITH_HANDS)
-)
-"""Text-to-video 16, image-to-video 32 (the image stands where the static scene will), Fun-InP 33, with hands 49."""
+COGVIDEOX_SLOTS = InputSlots(mask_channels=1, layouts=((Slot.NOISY,), IMAGE_TO_VIDEO, INPAINTING, WITH_HANDS))
+"""Text-to-video 16, image-to-video 32, Fun-InP 33, with hands 49."""
 
 WAN_SLOTS = InputSlots(mask_channels=4, layouts=((Slot.NOISY,), INPAINTING, WITH_HANDS))
 """Text-to-video 16, Fun-InP and image-to-video 36, with hands 52 (diffusers ``pipeline_wan_i2v``, VideoX-Fun)."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dwm_model.base_conditioning import TEXT_ONLY
 from dwm_model.base_model import BaseDescription, default_device, load_base
 from dwm_model.base_model import BaseModel as DiffusionBase
 from dwm_model.checkpoints import RunIdentity, checkpoint_steps, load_weights, read_identity
 from dwm_model.condition_data import ConditionBatch, conditions_from_files
-from dwm_model.conditioning import TEXT_ONLY
 from dwm_model.denoiser import Denoiser, make_denoiser
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore, encode_frames

@@ -6,22 +6,20 @@ latent channels, T5 encoder, velocity-predicting DDIM schedule), a few hundred t
 
 from __future__ import annotations
 
-import json
 import math
-import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dwm_model.base_model import NOTE_FILE, hide_progress_bars
+from dwm_model.base_folder import BaseParts, write_base_folder
+from dwm_model.base_model import NOTE_FILE
 from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS, read_json_object
-from dwm_model.safe_writes import safetensors_errors_as_os_errors
-from manifests.atomic import atomic_folder
+from dwm_model.spelling import COMMON_WORDS, END_TOKEN, PAD_TOKEN, make_tokenizer, vocabulary_of
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
-    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+    from transformers import T5EncoderModel
 
 TEXT_TOKENS = 64
 """Length of a prompt embedding of the tiny base."""
@@ -29,15 +27,6 @@ TEXT_TOKENS = 64
 _SCALING_FACTOR = 0.7
 _POSTERIOR_DEVIATION = 0.05
 _TEXT_DIM = 64
-_WORDS = (
-    "a an the i my me it is are on in at to of and or with from into onto up down left right hand hands both thumb "
-    "fingers finger reach reaches grasp grasps grip hold holds pick picks up lift lifts move moves push pushes pull "
-    "pulls slide slides place places put puts open opens close closes turn turns press presses pour pours stand walk "
-    "approach step table desk floor wall room kitchen counter shelf box cup bowl pot pan bottle cushion door drawer "
-    "handle button faucet water fridge refrigerator couch chair plate glass book lid red green blue yellow white black "
-    "brown grey wooden metal small large top bottom front back near over under then while now slowly across along "
-    "camera view scene object video first forward toward towards away side edge middle inside empty full static"
-)
 
 
 def make_tiny_base(folder: Path, seed: int = 0) -> Path:
@@ -65,44 +54,25 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
         if note.get("untrained") is True and note.get("seed") == seed:
             return folder
         raise DwmError(f"{folder}: holds another base model; remove it or choose another folder")
-    hide_progress_bars()
-    with atomic_folder(folder) as temporary, safetensors_errors_as_os_errors(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _transformer().save_pretrained(temporary / "transformer")
-        _calibrated_vae().save_pretrained(temporary / "vae")
-        _text_encoder().save_pretrained(temporary / "text_encoder")
-        _tokenizer().save_pretrained(temporary / "tokenizer")
-        _scheduler().save_pretrained(temporary / "scheduler")
-        _write_json(temporary / "model_index.json", _model_index())
-        _write_json(
-            temporary / NOTE_FILE,
-            {
-                "untrained": True,
-                "seed": seed,
-                "description": "Tiny base with random weights, for trying the pipeline out; its videos are no results.",
-                "licence": "CC0-1.0",
-            },
+        parts = BaseParts(
+            transformer=_transformer(),
+            vae=_calibrated_vae(),
+            text_encoder=_text_encoder(),
+            tokenizer=make_tokenizer(COMMON_WORDS.split()),
         )
+    write_base_folder(
+        folder,
+        parts,
+        {
+            "untrained": True,
+            "seed": seed,
+            "description": "Tiny base with random weights, for trying the pipeline out; its videos are no results.",
+            "licence": "CC0-1.0",
+        },
+    )
     return folder
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _model_index() -> dict[str, Any]:
-    """The index by which diffusers finds the parts."""
-    import diffusers
-
-    return {
-        "_class_name": "CogVideoXPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "scheduler": ["diffusers", "CogVideoXDDIMScheduler"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"],
-        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
-    }
 
 
 def _transformer() -> CogVideoXTransformer3DModel:
@@ -131,49 +101,17 @@ def _text_encoder() -> T5EncoderModel:
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
-        vocab_size=len(_vocabulary()),
+        vocab_size=len(vocabulary_of(COMMON_WORDS.split())),
         d_model=_TEXT_DIM,
         d_kv=16,
         d_ff=128,
         num_layers=2,
         num_heads=4,
         feed_forward_proj="gated-gelu",
-        pad_token_id=0,
-        eos_token_id=1,
+        pad_token_id=PAD_TOKEN,
+        eos_token_id=END_TOKEN,
     )
     return T5EncoderModel(config)
-
-
-def _vocabulary() -> list[tuple[str, float]]:
-    """Pieces with log scores: common words as one token, anything else letter by letter."""
-    words = [f"▁{word}" for word in sorted(set(_WORDS.split()))]
-    marks = list(string.ascii_letters + string.digits + string.punctuation)
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
-    return special + [(word, -5.0) for word in words] + [(mark, -6.0) for mark in marks]
-
-
-def _tokenizer() -> PreTrainedTokenizerBase:
-    """Unigram tokenizer over `_vocabulary`; given as a list because a file name would be ignored silently."""
-    from transformers import T5Tokenizer
-
-    return T5Tokenizer(vocab=_vocabulary(), extra_ids=0)
-
-
-def _scheduler() -> CogVideoXDDIMScheduler:
-    """The schedule of the 5B models: velocity prediction, zero terminal signal, trailing timesteps."""
-    from diffusers import CogVideoXDDIMScheduler
-
-    return CogVideoXDDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        snr_shift_scale=1.0,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )
 
 
 def _calibrated_vae() -> AutoencoderKLCogVideoX:

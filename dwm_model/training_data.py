@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from dwm_model.clip_order import stable_seed
 from dwm_model.condition_data import ConditionBatch
 from dwm_model.conditioning import get_conditioning
-from dwm_model.latents import LatentStore, VideoRole, posterior_mean, sample_posterior
+from dwm_model.latents import LatentStore
 from dwm_model.train_config import TrainConfig
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -26,7 +26,7 @@ class Batch:
     """Cached tensors of some clips, on the CPU, unscaled.
 
     Attributes:
-        interaction_bcfhw: latents of the ground truth, [B, 16, F, H, W].
+        interaction_bcfhw: latents of what the network should make, the interaction as a rule, [B, 16, F, H, W].
         conditions: what the network is told of the clips.
         text_bld: prompt embeddings, [B, tokens, dim].
     """
@@ -153,8 +153,7 @@ def load_training_batch(
     times: list[torch.Tensor] = []
     for (clip_id, prompt), position in zip(clips, positions, strict=True):
         generator = torch.Generator().manual_seed(stable_seed("clip", config.seed, position))
-        interaction = sample_posterior(store.moments(clip_id, VideoRole.INTERACTION), generator)[None]
-        conditions = conditioning.load(store, [clip_id], generator)
+        interaction, conditions = conditioning.example(store, clip_id, generator)
         prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
         if hand_draw < config.hand_dropout:
             conditions = conditions.without_hands()
@@ -167,8 +166,9 @@ def load_training_batch(
 
 def load_validation_clip(store: LatentStore, clip_id: str, prompt: str, conditioning_name: str) -> Batch:
     """Load one clip with its posterior means: nothing random."""
+    interaction, conditions = get_conditioning(conditioning_name).example(store, clip_id)
     return Batch(
-        interaction_bcfhw=posterior_mean(store.moments(clip_id, VideoRole.INTERACTION))[None],
-        conditions=get_conditioning(conditioning_name).load(store, [clip_id]),
+        interaction_bcfhw=interaction,
+        conditions=conditions,
         text_bld=store.prompt_embedding(prompt)[None],
     )

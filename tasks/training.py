@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ SECONDS_TO_FINISH_A_STEP = SECONDS_TO_STOP + 30.0
 """How long the trainer may take after SIGTERM to write its checkpoint before it is killed."""
 
 _POLL_SECONDS = 0.5
+_STOPPED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -37,7 +39,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @task(name="train")
-def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfig, processes: int = 1) -> TrainSummary:
+def train_in_subprocess(
+    dataset: Path, base: Path, run: Path, config: TrainConfig, processes: int = 1, *, seconds: float | None = None
+) -> TrainSummary:
     """Train from the run's last checkpoint, or from the base, in a process of its own, or in several.
 
     Args:
@@ -46,6 +50,7 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
         run: the run's folder.
         config: settings.
         processes: ranks on this machine; the subprocess starts and watches them.
+        seconds: after which it is asked to write a checkpoint and stop; None lets it finish.
 
     Returns:
         What the trainer reached.
@@ -65,15 +70,17 @@ def train_in_subprocess(dataset: Path, base: Path, run: Path, config: TrainConfi
     with log_path.open("ab") as log:
         # A session of its own: Ctrl-C comes from us alone, as a SIGTERM, so that a checkpoint is still written.
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
         try:
-            while process.poll() is None:
+            while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
                 progress.update(last_step(run / LOSSES_FILE), config.max_steps)
         finally:
             if process.poll() is None:
                 _stop(process)
     progress.update(last_step(run / LOSSES_FILE), config.max_steps)
-    if process.returncode != 0:
+    was_asked_to_stop = time.monotonic() >= deadline and process.returncode == _STOPPED_BY_SIGTERM
+    if process.returncode != 0 and not was_asked_to_stop:
         lines = log_path.read_text(errors="replace").strip().splitlines()
         raise DwmError(f"{log_path}: training stopped with code {process.returncode}: {lines[-1] if lines else ''}")
     output = process.stdout.read() if process.stdout else b""

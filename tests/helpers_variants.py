@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel, WanTransformer3DModel
 
-from dwm_model.conditioning import ConditionLatents, get_conditioning
+from dwm_model.conditioning import get_conditioning
 from dwm_model.denoiser import Denoiser, velocity_losses
 from dwm_model.families import CogVideoXFamily, ModelFamily
 from dwm_model.latent_scaling import LatentScaling
 from dwm_model.lora import LoraSettings, add_lora, trainable_parameters
+from dwm_model.network_call import ConditionLatents
 from dwm_model.schedules import FlowSchedule, NoiseSchedule, VelocitySchedule
 
 FRAMES, HEIGHT, WIDTH, VIDEO_FRAMES = 3, 4, 4, 9

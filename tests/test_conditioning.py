@@ -8,9 +8,10 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import CogVideoXImageToVideoPipeline
 
 from dwm_model.base_model import BaseModel
-from dwm_model.conditioning import ConditionLatents, NetworkCall, get_conditioning, input_channels, known_mask_value
+from dwm_model.conditioning import get_conditioning
 from dwm_model.families import FAMILIES, FUN_V1_1
 from dwm_model.input_channels import INPAINTING, WITH_HANDS, set_input_slots
+from dwm_model.network_call import ConditionLatents, NetworkCall, input_channels, known_mask_value
 from manifests.errors import DwmError
 
 pytest_plugins = ("tests.fixtures_model",)

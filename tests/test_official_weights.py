@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from dwm_model.base_model import describe_base, load_base
 from dwm_model.checkpoints import checkpoint_steps, read_identity
 from dwm_model.condition_data import ConditionBatch
-from dwm_model.conditioning import NetworkCall, get_conditioning
+from dwm_model.conditioning import get_conditioning
 from dwm_model.denoiser import make_denoiser
 from dwm_model.families import FUN_V1_1
 from dwm_model.latents import LatentStore
 from dwm_model.lora import LORA_FILE, PROJECTION_FILE, LoraSettings, add_lora, export_adapter, trainable_parameters
+from dwm_model.network_call import NetworkCall
 from dwm_model.official_weights import export_lora, export_merged, import_run
 from dwm_model.sampling import Sampler, SamplerConfig
 from dwm_model.tiny import make_tiny_base

@@ -22,10 +22,10 @@ from dwm_model import clip_order
 from dwm_model.base_model import BaseModel, load_base
 from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps
 from dwm_model.clip_order import ClipOrder
-from dwm_model.conditioning import ConditionLatents
 from dwm_model.denoiser import make_denoiser, velocity_losses
 from dwm_model.latents import LatentStore
 from dwm_model.lora import LoraSettings
+from dwm_model.network_call import ConditionLatents
 from dwm_model.tiny import make_tiny_base
 from dwm_model.train_config import PRESETS, TrainConfig, read_train_config
 from dwm_model.training import train

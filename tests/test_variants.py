@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from dwm_model.base_model import BaseModel, load_base
 from dwm_model.condition_data import ConditionBatch
-from dwm_model.conditioning import CONDITIONINGS, ConditionLatents, NetworkCall, get_conditioning, input_channels
+from dwm_model.conditioning import CONDITIONINGS, get_conditioning
 from dwm_model.denoiser import Denoiser, make_denoiser, velocity_losses
 from dwm_model.families import FUN_V1_1, FUN_V1_5, WAN_FUN_INP, ModelFamily
 from dwm_model.hand_poses import POSE_FEATURES, load_hand_poses
 from dwm_model.input_channels import INPAINTING, WITH_HANDS, set_input_slots
 from dwm_model.latents import LatentStore, ShardKind, VideoRole, encode_frames, encode_shard, mask_video, plan_encoding
 from dwm_model.lora import LoraSettings, add_lora, trainable_parameters
+from dwm_model.network_call import ConditionLatents, NetworkCall, input_channels
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from render.arrays import write_npz
@@ -58,10 +59,10 @@ def call_of(clips: TwoClips, family: ModelFamily, denoiser: Denoiser, timestep: 
 
 def output_of_base(call: NetworkCall, family: ModelFamily, known_frames: int | None = None) -> torch.Tensor:
     base = small_transformer(family, 36 if family.is_wan else 33)
-    static = call.conditions.static_bfchw.clone()
-    if known_frames is not None:
-        static[:, known_frames:] = 0.0
-    given = input_channels(call, family, static, known_frames=known_frames)
+    static = call.conditions.static_bfchw
+    known = torch.ones_like(static[:, :, 0])
+    known[:, len(known[0]) if known_frames is None else known_frames :] = 0.0
+    given = input_channels(call, family, static * known[:, :, None], known_bfhw=known)
     return family.predict(base, given, call.text_bld, call.timesteps_b, call.rotary)
 
 

@@ -10,12 +10,12 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
 from dwm_model.base_model import BaseModel, describe_base, load_base
-from dwm_model.conditioning import ConditionLatents, NetworkCall, input_channels
 from dwm_model.denoiser import make_denoiser
 from dwm_model.families import WAN_FUN_INP
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore
 from dwm_model.lora import LoraSettings
+from dwm_model.network_call import ConditionLatents, NetworkCall, input_channels
 from dwm_model.prompts import embed_prompt
 from dwm_model.sampling import Sampler, SamplerConfig
 from dwm_model.schedules import FlowSchedule
