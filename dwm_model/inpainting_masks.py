@@ -62,7 +62,8 @@ def draw_known(frames: int, height: int, width: int, generator: torch.Generator)
         known[: 1 + _whole(frames - 1, generator)] = 1.0
         return known
     boxes = _boxes(frames, height, width, generator, moves=kind is MaskKind.TUBE)
-    return boxes if kind is MaskKind.AROUND_BOX else 1.0 - boxes
+    known = boxes if kind is MaskKind.AROUND_BOX else 1.0 - boxes
+    return torch.zeros_like(known) if bool(known.all()) else known  # a box may fill a very small video
 
 
 def _boxes(frames: int, height: int, width: int, generator: torch.Generator, *, moves: bool) -> torch.Tensor:

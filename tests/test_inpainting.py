@@ -20,6 +20,8 @@ from dwm_model.training import train
 from manifests.dataset import Dataset
 from tests.helpers_model import GEOMETRY
 
+pytest_plugins = ("tests.fixtures_model",)
+
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), frames=st.integers(1, 6), height=st.integers(1, 9), width=st.integers(1, 12))
