@@ -9,6 +9,7 @@ import typer
 
 from flows.cli_data import build_app, check, explain, export_app, gc, split
 from flows.cli_generate import benchmark, generate
+from flows.cli_mini import pretrain_mini
 from flows.cli_model import encode, metrics
 from flows.cli_run import demo, doctor
 from flows.cli_services import down, status, up
@@ -48,6 +49,7 @@ app.add_typer(export_app, name="export")
 for command in (demo, split, check, explain, encode, train, generate, metrics, benchmark, gc, doctor, up, status, down):
     app.command()(command)
 app.command("import-lora")(import_lora)
+app.command("pretrain-mini")(pretrain_mini)
 
 
 def main() -> None:

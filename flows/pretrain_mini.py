@@ -38,13 +38,15 @@ from tasks.training import train_in_subprocess
 
 RECORDINGS_A_TASK = 40
 PROFILE = "mini"
+CONDITIONING_OF: dict[BaseKind, str] = {"inpainting": "inpainting", "image_to_video": "first_frame"}
+"""What trains each kind of base; see `dwm_model.base_conditioning`."""
 
 
-def pretraining_config() -> TrainConfig:
-    """How the shipped base was trained: video inpainting with all weights, EMA, cosine."""
+def pretraining_config(kind: BaseKind = "inpainting") -> TrainConfig:
+    """How a shipped base was trained: all weights, an EMA of them, one cosine."""
     return TrainConfig(
         geometry=profile_geometry(PROFILE),
-        conditioning="inpainting",
+        conditioning=CONDITIONING_OF[kind],
         mode="full",
         max_steps=15_000,
         batch_size=16,
@@ -68,8 +70,11 @@ class PretrainMiniParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    out: Path = Field(description="Folder of everything that is made on the way; what is there is continued.")
-    base: Path = Field(description="Where the finished base goes.")
+    out: Path = Field(
+        default=Path("out/mini"),
+        description="Folder of everything that is made on the way; what is there is continued.",
+    )
+    base: Path = Field(default=Path("out/mini/base"), description="Where the finished base goes.")
     minutes: float | None = Field(default=75.0, description="Stop with checkpoints after this time.", gt=0)
     num_scenes: int = Field(default=320, description="Generated rooms.", gt=2)
     recordings_per_scene: int = Field(default=2, description="Recordings a room.", gt=0)

@@ -12,9 +12,14 @@ from prefect import task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from dwm_model.base_model import describe_base
+from dwm_model.mini.base import TransformerSettings
+from dwm_model.mini.text_encoder import TextSettings
+from dwm_model.mini.vae import VaePhase, VaeSettings
 from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
+from flows.pretrain_mini import PretrainMiniParameters, pretrain_mini, pretraining_config
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Split
@@ -158,3 +163,65 @@ def test_aria_flow_records_what_is_wrong_with_each_capture(tmp_path: Path) -> No
     reasons = {clip.recording_id: clip.reason or "" for clip in Dataset.open(tmp_path / "dataset").clips.rows()}
     assert "is no VRS file" in reasons["aria/a/a"]
     assert "explore the scene first" in reasons["aria/b/b"]
+
+
+def small_base(out: Path, **changes: object) -> PretrainMiniParameters:
+    """Everything that the small base is made of, much smaller still."""
+    vae = VaeSettings(
+        widths=(4, 4, 8, 8), pca_clips=3, phases=(VaePhase(frames=17, batch_size=2, steps=4, anchor=1.0),)
+    )
+    training = pretraining_config().model_copy(
+        update={"max_steps": 3, "batch_size": 2, "warmup_steps": 1, "num_validation_clips": 1, "tensorboard": False}
+    )
+    parameters = PretrainMiniParameters(
+        out=out,
+        base=out / "base",
+        num_scenes=3,
+        recordings_per_scene=1,
+        workers=1,
+        vae=vae,
+        text=TextSettings(steps=4, batch_size=4),
+        transformer=TransformerSettings(layers=1, heads=1),
+        training=training,
+    )
+    return parameters.model_copy(update=changes)
+
+
+@pytest.mark.usefixtures("client")
+def test_the_small_base_is_made_in_stages(tmp_path: Path) -> None:
+    out = tmp_path / "mini"
+    interrupted = pretrain_mini(small_base(out, minutes=1e-6))
+    assert interrupted.base is None
+    assert interrupted.vae is not None
+    assert (interrupted.vae.step, interrupted.vae.is_complete) == (1, False)
+
+    finished = pretrain_mini(small_base(out, minutes=None))
+    assert finished.vae is not None
+    assert finished.training is not None
+    assert (finished.vae.step, finished.training.steps) == (4, 3)
+    assert set(finished.vae.psnr_db) == {"interaction", "static", "hands", "pca_interaction", "pca_static", "pca_hands"}
+    description = describe_base(out / "base")
+    assert not description.is_untrained
+    assert (description.text_tokens, description.latent_channels) == (32, 16)
+    note = json.loads((out / "base" / "dwm_base.json").read_text())
+    assert (note["steps"], note["licence"]) == (3, "CC0-1.0")
+
+
+@pytest.mark.usefixtures("client")
+def test_a_base_may_take_over_the_parts_of_another(tmp_path: Path, result: DemoResult) -> None:
+    out = tmp_path / "second"
+    parts = result.run.parent / "base"
+    finished = pretrain_mini(
+        small_base(out, minutes=None, parts=parts, kind="image_to_video").model_copy(
+            update={
+                "training": pretraining_config("image_to_video").model_copy(
+                    update={"max_steps": 2, "batch_size": 2, "warmup_steps": 1, "tensorboard": False}
+                )
+            }
+        )
+    )
+
+    assert finished.vae is None
+    assert finished.base is not None
+    config = json.loads((out / "base" / "transformer" / "config.json").read_text())
+    assert config["in_channels"] == 32
