@@ -104,6 +104,24 @@ class TextOnly(Reading):
 TEXT_ONLY = TextOnly("text_only", HandData.NONE)
 """Not in the registry, since it is never trained."""
 
+
+@dataclass(frozen=True)
+class AsTrained(Reading):
+    """A base without fine-tuning, told all of the static scene: inpainting bases by mask, others by the first frame."""
+
+    def prepare(self, transformer: Any, family: ModelFamily, seed: int = 0) -> None:
+        """Nothing: the base's own layout decides."""
+
+    def predict(self, transformer: Any, family: ModelFamily, call: NetworkCall) -> torch.Tensor:
+        """As an inpainting or as an image-to-video base."""
+        has_mask = transformer.config.in_channels == family.slots.channels(INPAINTING)
+        way = BASE_CONDITIONINGS["inpainting" if has_mask else "first_frame"]
+        return way.predict(transformer, family, call)
+
+
+BASE_ITSELF = AsTrained("base", HandData.NONE)
+"""Not in the registry either: nothing trains with it."""
+
 BASE_CONDITIONINGS: dict[str, Conditioning] = {
     conditioning.name: conditioning
     for conditioning in (Inpainting("inpainting", HandData.NONE), FirstFrame("first_frame", HandData.NONE))

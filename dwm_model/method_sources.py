@@ -8,19 +8,20 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dwm_model.base_model import describe_base
+from dwm_model.base_conditioning import BASE_ITSELF, TEXT_ONLY
+from dwm_model.base_model import default_device, describe_base, load_base
+from dwm_model.copies import DECODED_COPIES, STATIC_COPY, StaticCopy, describe_decoded_copy, load_copy
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore
 from dwm_model.methods import (
     CONDITIONING_OF,
     DWM,
+    NOT_FINE_TUNED,
     SDEDIT,
     SDEDIT_STRENGTH,
-    STATIC_COPY,
     Method,
     MethodDescription,
     Sampled,
-    StaticCopy,
     describe_base_method,
     describe_run,
 )
@@ -34,6 +35,9 @@ METHOD_NAMES = (STATIC_COPY, DWM)
 WITHOUT_TEXT = " without text"
 WITHOUT_HANDS = " without hands"
 """What is put after a row's name to leave the prompt or the hands out (paper Appendix E and section 4.2)."""
+
+
+_WITHOUT_RUN = (STATIC_COPY, SDEDIT, NOT_FINE_TUNED, *DECODED_COPIES)
 
 
 class MethodSource(BaseModel):
@@ -58,9 +62,9 @@ class MethodSource(BaseModel):
     ) -> list[Self]:
         """Sources of the named methods.
 
-        A name is ``static copy``, ``CVX SDEdit``, ``DWM`` (the run), or ``ROW=RUN``: a row of any name from a run of
-        its own, such as ``CVX-Fun fine-tuned=out/run-none``. ``without text`` or ``without hands`` after a name leaves
-        the prompt or the hands out.
+        A name is one of the copies (`copies`), ``base not fine-tuned``, ``CVX SDEdit``, ``DWM`` (the run), or
+        ``ROW=RUN``: a row of any name from a run of its own, such as ``CVX-Fun fine-tuned=out/run-none``. ``without
+        text`` or ``without hands`` after a name leaves the prompt or the hands out.
 
         Raises:
             UsageError: a name is unknown, or needs a run of its own.
@@ -78,16 +82,18 @@ class MethodSource(BaseModel):
                 f"method '{text}': needs a run trained with conditioning {CONDITIONING_OF[plain]}; "
                 f"write it as '{text}=RUN'"
             )
-        if not separator and plain not in {STATIC_COPY, DWM, SDEDIT}:
-            known = ", ".join((STATIC_COPY, SDEDIT, DWM, *(f"{row}=RUN" for row in CONDITIONING_OF)))
+        if not separator and plain not in (*_WITHOUT_RUN, DWM):
+            known = ", ".join((*_WITHOUT_RUN[:2], DWM, *_WITHOUT_RUN[2:], *(f"{row}=RUN" for row in CONDITIONING_OF)))
             raise UsageError(f"method '{text}': unknown; choose from {known}, or ROW=RUN")
         changes: dict[str, object] = {}
         if WITHOUT_TEXT in name:
             changes["use_text"] = False
         if WITHOUT_HANDS in name:
             changes["use_hands"] = False
+        if plain in _WITHOUT_RUN:
+            changes["use_average"] = False
         if plain == SDEDIT:
-            changes |= {"strength": SDEDIT_STRENGTH, "use_average": False}
+            changes["strength"] = SDEDIT_STRENGTH
         return cls(
             name=name,
             base=base,
@@ -99,7 +105,7 @@ class MethodSource(BaseModel):
     @property
     def is_trained(self) -> bool:
         """Whether it samples from a run."""
-        return not self.name.startswith((STATIC_COPY, SDEDIT))
+        return not self.name.startswith(_WITHOUT_RUN)
 
     def describe(self) -> MethodDescription:
         """What the method is, without loading weights.
@@ -111,6 +117,8 @@ class MethodSource(BaseModel):
         if self.name == STATIC_COPY:
             return MethodDescription(name=STATIC_COPY, uses_seed=False)
         base = describe_base(self.base)
+        if self.name in DECODED_COPIES:
+            return describe_decoded_copy(self.name, base.base_hash)
         if not self.is_trained:
             return describe_base_method(base, self.sampler, self.name)
         description = describe_run(self.run, self.sampler, name=self.name)
@@ -127,9 +135,12 @@ class MethodSource(BaseModel):
             return StaticCopy(dataset, geometry)
         self.describe()  # refuses a run that was trained otherwise than its row says, before weights are loaded
         store = LatentStore(dataset, describe_base(self.base), geometry)
+        if self.name in DECODED_COPIES:
+            return load_copy(self.name, load_base(self.base, device=default_device()), store)
         if self.is_trained:
             averaged = self.sampler.use_average
             sampler = Sampler.from_run(self.base, self.run, use_average=averaged, store=store, options=self.options)
         else:
-            sampler = Sampler.from_base(self.base, geometry, store=store, options=self.options)
+            told = BASE_ITSELF if self.name.startswith(NOT_FINE_TUNED) else TEXT_ONLY
+            sampler = Sampler.from_base(self.base, geometry, told, store=store, options=self.options)
         return Sampled(sampler, store, self.sampler, self.name)

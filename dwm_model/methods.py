@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dwm_model.geometry import ClipGeometry
-from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Clip
-from render.video import Frames, read_clip_video
+from render.video import Frames
 
 if TYPE_CHECKING:
     from dwm_model.base_model import BaseDescription
@@ -22,11 +20,11 @@ if TYPE_CHECKING:
 DWM = "DWM"
 """Name of the fine-tuned model ("Ours" in the paper's tables)."""
 
-STATIC_COPY = "static copy"
-"""Name of the method that shows the static video as it is: what a model has to beat."""
-
 SDEDIT = "CVX SDEdit"
 """The paper's baseline without training: the static video noised and denoised again with the text (section 4)."""
+
+NOT_FINE_TUNED = "base not fine-tuned"
+"""The base told that all of the static scene is known: an inpainting base should show it again (section 3.2)."""
 
 SDEDIT_STRENGTH = 0.75
 """How far the baseline noises the static video (section 4); it takes 50 steps, of which this share is done."""
@@ -85,30 +83,6 @@ class BatchMethod(Method, Protocol):
         Raises:
             DwmError: the clip lacks what the method needs.
         """
-
-
-class StaticCopy:
-    """Shows the static video: the identity that the inpainting prior starts from (paper section 3.2)."""
-
-    def __init__(self, dataset: Dataset, geometry: ClipGeometry) -> None:
-        """Read static videos of ``dataset`` at ``geometry``."""
-        self._dataset = dataset
-        self._geometry = geometry
-
-    @property
-    def description(self) -> MethodDescription:
-        """What it is."""
-        return MethodDescription(name=STATIC_COPY, uses_seed=False)
-
-    def generate(self, clip: Clip, seed: int) -> Frames:  # noqa: ARG002 - the protocol has it, a copy needs no noise
-        """Return the static video.
-
-        Raises:
-            DwmError: the clip has no static video, or it is broken or too short.
-        """
-        if clip.static_path is None:
-            raise DwmError(f"clip {clip.clip_id}: has no static video; build it again")
-        return read_clip_video(self._dataset.absolute(clip.static_path), **self._geometry.model_dump())
 
 
 def describe_run(

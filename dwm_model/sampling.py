@@ -19,6 +19,7 @@ from dwm_model.base_model import BaseDescription, default_device, load_base
 from dwm_model.base_model import BaseModel as DiffusionBase
 from dwm_model.checkpoints import RunIdentity, checkpoint_steps, load_weights, read_identity
 from dwm_model.condition_data import ConditionBatch, conditions_from_files
+from dwm_model.conditioning import Conditioning
 from dwm_model.denoiser import Denoiser, make_denoiser
 from dwm_model.geometry import ClipGeometry
 from dwm_model.latents import LatentStore, encode_frames
@@ -172,17 +173,18 @@ class Sampler:
         cls,
         base_path: Path,
         geometry: ClipGeometry,
+        conditioning: Conditioning = TEXT_ONLY,
         *,
         store: LatentStore | None = None,
         options: SamplerOptions | None = None,
     ) -> Sampler:
-        """Load a base alone, told of nothing but the text: what SDEdit edits the static video with.
+        """Load a base alone, told of nothing but the text (what SDEdit edits the static video with), or otherwise.
 
         Raises:
             DwmError: the base is missing or incomplete.
         """
         base = _open_base(base_path, options)
-        return cls(base, make_denoiser(base, TEXT_ONLY), geometry, store=store, options=options)
+        return cls(base, make_denoiser(base, conditioning), geometry, store=store, options=options)
 
     def load_conditions(self, store: LatentStore, clip_id: str) -> ConditionBatch:
         """Conditions of a clip of a dataset: the means of its cached posteriors, its poses.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dwm_model.bootstrap import MeanInterval
+from dwm_model.paired import SUBJECT, paired_difference
 from dwm_model.results import BenchmarkResult, MethodSummary, MetricColumn, Section, SectionKind, SectionRow
 
 GROUP_LABELS = {
@@ -69,7 +70,7 @@ class TableView:
 
 
 def table_views(result: BenchmarkResult) -> tuple[TableView, ...]:
-    """The tables of a result: by group as in Table 1, by region where one was measured, and by action."""
+    """The tables of a result: by group as in Table 1, by region where one was measured, paired, and by action."""
     metrics = [column for column in result.columns if not column.is_region]
     regions = [column for column in result.columns if column.is_region and column.reason is None]
     groups = [section for section in result.sections if section.kind is SectionKind.GROUP]
@@ -79,6 +80,8 @@ def table_views(result: BenchmarkResult) -> tuple[TableView, ...]:
     views = [_view("Comparison", overall, metrics)]
     if regions:
         views.append(_view("PSNR by region", overall, regions))
+    if differences := _differences(result, [*metrics, *regions]):
+        views.append(differences)
     if len(actions) > 1:
         views.append(_view("By action", actions, metrics))
     return tuple(views)
@@ -143,6 +146,27 @@ def _view(title: str, sections: Sequence[Section], columns: Sequence[MetricColum
         ),
         footnotes=tuple(f"{column.label}: {column.reason}" for column in columns if column.reason),
     )
+
+
+def _differences(result: BenchmarkResult, columns: Sequence[MetricColumn]) -> TableView | None:
+    """The model minus each other method, clip by clip; None where there is nothing to subtract."""
+    others = [name for method in result.methods if (name := method.description.name) != SUBJECT]
+    if len(others) == len(result.methods) or not others:
+        return None
+    rows = tuple(
+        TableRow(f"{SUBJECT} - {other}", "", tuple(_difference(result, column, other) for column in columns))
+        for other in others
+    )
+    headers = tuple(f"{column.label} {'↑' if column.higher_is_better else '↓'}" for column in columns)
+    section = TableSection(title="All clips", num_clips=result.num_clips, rows=rows)
+    return TableView(title="Differences, clip by clip", headers=headers, sections=(section,), footnotes=())
+
+
+def _difference(result: BenchmarkResult, column: MetricColumn, other: str) -> Cell:
+    found = paired_difference(result, column, SUBJECT, other)
+    if found is None:
+        return Cell(value=ABSENT, interval="", is_best=False)
+    return Cell(value=f"{found.mean:+.{column.digits}f}", interval=_interval(found, column), is_best=False)
 
 
 def _cells(row: SectionRow, section: Section, columns: Sequence[MetricColumn]) -> Iterable[Cell]:

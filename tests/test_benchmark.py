@@ -17,11 +17,13 @@ from dwm_model import generation
 from dwm_model.benchmark import run_benchmark
 from dwm_model.bootstrap import mean_interval
 from dwm_model.checkpoints import RUN_FILE, RunIdentity, checkpoint_folder
+from dwm_model.copies import StaticCopy
 from dwm_model.generation import generate_chunk, pending_generations, plan_generations, read_generations
 from dwm_model.geometry import ClipGeometry
 from dwm_model.method_sources import MethodSource
-from dwm_model.methods import MethodDescription, Sampled, StaticCopy, describe_run
+from dwm_model.methods import MethodDescription, Sampled, describe_run
 from dwm_model.metrics import MetricOptions
+from dwm_model.paired import paired_difference
 from dwm_model.results import BenchmarkResult, SectionKind, collect_result, plan_benchmark
 from dwm_model.sampling import SamplerConfig
 from dwm_model.tables import markdown_report, table_views
@@ -557,3 +559,22 @@ def test_seeds_of_a_clip_are_generated_together_and_a_failing_clip_fails_alone(d
     assert (report.generated, report.failed) == (4, 2)
     method.fails_on = None
     assert generate_chunk(dataset, plan, method, MetricOptions()).skipped == 4
+
+
+def test_differences_are_taken_clip_by_clip(dataset: Dataset) -> None:
+    class HarderEachClip(TruthPlusOffset):
+        """Twice the offset in every second clip: all methods vary together."""
+
+        def generate(self, clip: Clip, seed: int) -> Frames:  # noqa: ARG002 - the protocol has it
+            scale = 2 if int(clip.clip_id[4:]) % 2 else 1
+            return truth(int(clip.clip_id[4:])) + np.uint8(self.offset * scale)
+
+    result = run(dataset, HarderEachClip(dataset, 4, "DWM"), HarderEachClip(dataset, 8, "other"), seeds=(0,))
+    psnr = next(column for column in result.columns if column.key == "psnr")
+    found = paired_difference(result, psnr, "DWM", "other")
+
+    assert found is not None
+    assert found.mean == pytest.approx(20 * math.log10(2), abs=1e-6)
+    assert found.low == pytest.approx(found.high, abs=1e-6)
+    assert "| DWM - other | +6.02" in markdown_report(result)
+    assert "DWM - DWM" not in markdown_report(result)
