@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from sources.synthetic.recording import (
     plan_recordings,
 )
 from sources.synthetic.solids import distance_to
+from sources.synthetic.world import moves_held_out_object, plan_held_out_world, plan_training_world
 from sources.synthetic.write_exported import generate_recordings, is_complete, recording_files, scene_files
 from sources.synthetic.write_release import euler_angles, write_release
 from sources.trumans import open_trumans
@@ -195,6 +197,34 @@ def test_the_feet_stand_on_the_floor_and_the_seat_carries_the_body(
     for recording, body in zip(recordings, skinned, strict=True):
         ankles = body.joints[recording.staged.script.timeline.reach :, [7, 8], 1]
         assert 0.04 < ankles.min() < ankles.max() < 0.16
+
+
+@pytest.mark.parametrize("number", range(len(Action)))
+def test_a_variation_begins_the_same_is_told_the_same_and_moves_otherwise(number: int) -> None:
+    plan = RecordingPlan(seed=11, scene=0, recording=number)
+    first, second = compose_recording(plan), compose_recording(replace(plan, variation=1))
+
+    assert first.staged.text == second.staged.text
+    assert first.plan.recording_id != second.plan.recording_id
+    for name, track in first.tracks.items():
+        np.testing.assert_allclose(track[0], second.tracks[name][0], atol=1e-9)
+    timelines = [recording.staged.script.timeline for recording in (first, second)]
+    assert timelines[1].reach - timelines[0].reach >= 8
+    assert timelines[1].home < timelines[1].num_frames
+    if plan.action is not Action.TOUCH:
+        thing = first.staged.thing.name
+        assert np.abs(first.tracks[thing] - second.tracks[thing]).max() > 0.02
+
+
+def test_held_out_rooms_are_not_trained_on_and_their_object_is_not_moved_there() -> None:
+    training, held_out = plan_training_world(30, 2), plan_held_out_world(12, 2)
+
+    assert {plan.seed for plan in training}.isdisjoint({plan.seed for plan in held_out})
+    moved = {compose_recording(plan).staged.thing.name for plan in training if plan.action is Action.LIFT_AND_PLACE}
+    assert moved == {"mug", "can"}
+    assert len(training) < 60
+    assert any(moves_held_out_object(plan) for plan in held_out)
+    assert [plan.variation for plan in held_out[:4]] == [0, 1, 0, 1]
 
 
 def test_reader_reads_what_was_written_in_both_forms(exported: Path, tmp_path: Path) -> None:

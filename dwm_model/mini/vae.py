@@ -46,8 +46,9 @@ class VaeSettings(BaseModel):
     phases: tuple[VaePhase, ...] = Field(
         default=(
             VaePhase(frames=1, batch_size=16, steps=700, anchor=1.0),
-            VaePhase(frames=9, batch_size=4, steps=1300, anchor=0.1),
-            VaePhase(frames=17, batch_size=2, steps=1600, anchor=0.03),
+            VaePhase(frames=9, batch_size=4, steps=200, anchor=0.1),
+            VaePhase(frames=9, batch_size=4, steps=1300, anchor=1.0),
+            VaePhase(frames=17, batch_size=2, steps=1400, anchor=0.1),
         ),
         description="From single frames to whole clips.",
     )

@@ -63,8 +63,22 @@ class StagedAction:
     walk_text: str | None
 
 
-def stage_action(action: Action, household: Household, body: BodyModel, random: np.random.Generator) -> StagedAction:
-    """Stage one action in a household: seated at the table, or standing after a walk to the furniture."""
+def stage_action(
+    action: Action,
+    household: Household,
+    body: BodyModel,
+    random: np.random.Generator,
+    variation: np.random.Generator | None = None,
+) -> StagedAction:
+    """Stage one action in a household: seated at the table, or standing after a walk to the furniture.
+
+    Args:
+        action: what is done.
+        household: where.
+        body: who does it.
+        random: chance of the recording.
+        variation: chance of another motion in the same scene, see `Stage`.
+    """
     places = {
         Action.OPEN_DRAWER: household.at_chest,
         Action.CLOSE_DRAWER: household.at_chest,
@@ -72,7 +86,7 @@ def stage_action(action: Action, household: Household, body: BodyModel, random: 
         Action.CLOSE_DOOR: household.at_cupboard,
     }
     walks = action in places
-    stage = Stage(household, body, random, first_frame=WALK_FRAMES if walks else 0)
+    stage = Stage(household, body, random, first_frame=WALK_FRAMES if walks else 0, variation=variation)
     deed = _deed(action, stage)
     place = places.get(action, household.seat)
     script = _standing_script(stage, deed, place) if walks else _seated_script(stage, deed)

@@ -23,8 +23,8 @@ def move_drawer(stage: Stage, *, opens: bool) -> Deed:
     right = stage.chance(0.6)
     fitter = stage.fitter(right=right)
     timeline = stage.timeline()
-    way = stage.uniform(0.17, 0.21)
-    out = way * (timeline.travel if opens else 1 - timeline.travel)
+    planned, way = stage.motion(0.17, 0.21)
+    out = way * timeline.travel if opens else planned - way * timeline.travel
     closed = house.closed[drawer.name]
     poses = poses_from(np.eye(3), closed[:3, 3] - np.outer(out, [0.0, 0.0, 1.0]))
     rotation = fitter.arm.orientation(Grip((-0.05, -0.45, 0.9), (0.0, -0.9, -0.45)))
@@ -50,7 +50,8 @@ def move_door(stage: Stage, *, opens: bool) -> Deed:
     right = reach_side > 0  # the hinge is on the side of the hand, so that the door opens away from it
     fitter = stage.fitter(right=right)
     timeline = stage.timeline()
-    angle = reach_side * stage.uniform(0.85, 1.05) * (timeline.travel if opens else 1 - timeline.travel)
+    planned, way = stage.motion(0.85, 1.05)
+    angle = reach_side * (way * timeline.travel if opens else planned - way * timeline.travel)
     hinge = house.closed[door.name][:3, 3]
     poses = poses_from(turn_about_vertical(angle), np.tile(hinge, (len(angle), 1)))
     bar = hinge + poses[:, :3, :3] @ door.handle

@@ -24,11 +24,19 @@ _ACTIONS = tuple(Action)
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """Names one recording: everything about it follows from these numbers."""
+    """Names one recording: everything about it follows from these numbers.
+
+    Attributes:
+        seed: of the data set.
+        scene: number of the scene.
+        recording: number of the recording in its scene.
+        variation: 0 for the recording itself; others show the same scene and words with another motion.
+    """
 
     seed: int
     scene: int
     recording: int
+    variation: int = 0
 
     @property
     def scene_id(self) -> str:
@@ -38,7 +46,8 @@ class RecordingPlan:
     @property
     def recording_id(self) -> str:
         """Name of the recording, unique over scenes."""
-        return f"{self.scene_id}_recording_{self.recording:03d}"
+        suffix = f"_variation_{self.variation}" if self.variation else ""
+        return f"{self.scene_id}_recording_{self.recording:03d}{suffix}"
 
     @property
     def action(self) -> Action:
@@ -83,7 +92,9 @@ def compose_recording(plan: RecordingPlan, body: BodyModel | None = None) -> Syn
     actor = body or load_body()
     household = household_of(plan.seed, plan.scene)
     random = np.random.default_rng([plan.seed, plan.scene, plan.recording, 1])
-    staged = stage_action(plan.action, household, actor, random)
+    numbers = [plan.seed, plan.scene, plan.recording, 2, plan.variation]
+    variation = np.random.default_rng(numbers) if plan.variation else None
+    staged = stage_action(plan.action, household, actor, random, variation)
     motion = perform(actor, staged.script)
     timeline = staged.script.timeline
     intervals = [ActionInterval(timeline.reach, timeline.released + 1, staged.text)]

@@ -55,12 +55,20 @@ class Stage:
         body: who acts.
         random: of one recording.
         first_frame: from which the person acts; the recording is longer by as much.
+        variation: chance of another motion in the same scene: what stands where, which hand acts and what is said of
+            it still come from ``random``.
     """
 
     def __init__(
-        self, household: Household, body: BodyModel, random: np.random.Generator, first_frame: int = 0
+        self,
+        household: Household,
+        body: BodyModel,
+        random: np.random.Generator,
+        first_frame: int = 0,
+        variation: np.random.Generator | None = None,
     ) -> None:
         self.household, self.body, self.random, self.first_frame = household, body, random, first_frame
+        self.variation = variation
         top = household.table
         self.table_height = top.centre[1] + top.size[1] / 2
         self.table_back = top.centre[2] + top.size[2] / 2
@@ -71,7 +79,7 @@ class Stage:
 
     def timeline(self, grip: int = 8, carry: int | None = None) -> Timeline:
         """Times with some chance; ``grip`` frames to close the fingers, ``carry`` frames to move the thing."""
-        reach = self.first_frame + int(self.random.integers(5, 11))
+        reach = self.first_frame + int(self.random.integers(5, 11)) + self._delay()
         touch = reach + int(self.random.integers(24, 29))
         moved = touch + grip + (carry or int(self.random.integers(34, 40)))
         released = moved + max(grip - 1, 2)
@@ -85,6 +93,17 @@ class Stage:
     def uniform(self, low: float, high: float) -> float:
         """A number between two others."""
         return float(self.random.uniform(low, high))
+
+    def motion(self, low: float, high: float) -> tuple[float, float]:
+        """A number between two others that the motion depends on: as planned, and in this variation of the motion."""
+        planned = self.uniform(low, high)
+        if self.variation is None:
+            return planned, planned
+        return planned, float(self.variation.uniform(low - (high - low), high))
+
+    def _delay(self) -> int:
+        """Frames by which a variation begins later: up to a third of a clip of the small profile."""
+        return 0 if self.variation is None else int(self.variation.integers(8, 29))
 
 
 def hand_side(right: bool) -> float:

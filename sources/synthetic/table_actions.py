@@ -61,8 +61,8 @@ def push(stage: Stage, way: PushDirection) -> Deed:
     """Push the carton to a side or away with the palm, or pull it closer with hooked fingers."""
     carton, direction = stage.household.carton, _PUSH_DIRECTIONS[way]
     right = {PushDirection.LEFT: True, PushDirection.RIGHT: False}.get(way, stage.chance(0.6))
-    side, distance = hand_side(right), stage.uniform(0.14, 0.22)
-    across = float(-0.5 * distance * direction[0])
+    side, (planned, distance) = hand_side(right), stage.motion(0.14, 0.22)
+    across = float(-0.5 * planned * direction[0])
     ahead = {PushDirection.AWAY: 0.43, PushDirection.CLOSER: 0.57}.get(way, 0.49)
     start = [
         across + side * 0.04 + stage.uniform(-0.02, 0.02),
@@ -143,7 +143,7 @@ def lift_and_place(stage: Stage) -> Deed:
         start, end = end, start
     share = timeline.travel[:, None]
     path = start + share * (end - start)
-    path[:, 1] += stage.uniform(0.09, 0.13) * (16 * (share * (1 - share)) ** 2)[:, 0]
+    path[:, 1] += stage.motion(0.09, 0.13)[1] * (16 * (share * (1 - share)) ** 2)[:, 0]
     yaw = (0.0 if right else np.pi) + timeline.travel * side * -stage.uniform(0.1, 0.3)
     poses = poses_from(turn_about_vertical(yaw), path)
     pointing, palm = (-0.45, -0.08, 1.0), (-1.0, -0.05, -0.35)
@@ -166,9 +166,10 @@ def turn_around(stage: Stage) -> Deed:
     side = hand_side(right)
     fitter = stage.fitter(right=right)
     timeline = stage.timeline()
-    angle = stage.uniform(1.1, 1.45) * (1.0 if stage.chance(0.5) else -1.0)
+    planned, angle = stage.motion(1.1, 1.45)
+    sense = 1.0 if stage.chance(0.5) else -1.0
     place = [side * stage.uniform(0.04, 0.10), stage.table_height, stage.uniform(0.46, 0.52)]
-    yaw = angle * (timeline.travel - 0.5)
+    yaw = sense * (angle * timeline.travel - 0.5 * planned)
     poses = poses_from(turn_about_vertical(yaw), np.tile(place, (timeline.num_frames, 1)))
     # The grip lies across two faces of the tin, turned as the tin is.
     rotation = fitter.pinch_rotation(_PINCH, (0.0, 0.0, 1.0), (0.0, -0.9, 0.45))
@@ -195,7 +196,7 @@ def open_lid(stage: Stage) -> Deed:
     fitter = stage.fitter(right=right)
     timeline = stage.timeline()
     place = np.array([side * stage.uniform(0.03, 0.08), stage.table_height, stage.uniform(0.46, 0.50)])
-    angle = stage.uniform(1.0, 1.2) * timeline.travel
+    angle = stage.motion(1.0, 1.2)[1] * timeline.travel
     hinge = place + np.array([0.0, box.size[1], box.size[2] / 2])
     poses = poses_from(matrix_from_axis_angle(np.outer(angle, [1.0, 0.0, 0.0])), np.tile(hinge, (len(angle), 1)))
     knob = hinge + poses[:, :3, :3] @ lid.handle

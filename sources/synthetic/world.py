@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sources.synthetic.actions import Action
 from sources.synthetic.recording import RecordingPlan, household_of, plan_recordings
 
@@ -19,8 +21,12 @@ def plan_training_world(num_scenes: int, recordings_per_scene: int) -> list[Reco
 
 
 def plan_held_out_world(num_scenes: int, recordings_per_scene: int) -> list[RecordingPlan]:
-    """Recordings to evaluate with: other rooms and other things, the held-out object among them."""
-    return plan_recordings(num_scenes, recordings_per_scene, HELD_OUT_SEED)
+    """Recordings to evaluate with: other rooms and other things, the held-out object among them.
+
+    Each is followed by a variation: the same scene and words, another motion.
+    """
+    plans = plan_recordings(num_scenes, recordings_per_scene, HELD_OUT_SEED)
+    return [replace(plan, variation=variation) for plan in plans for variation in (0, 1)]
 
 
 def moves_held_out_object(plan: RecordingPlan) -> bool:
