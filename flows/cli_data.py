@@ -173,6 +173,26 @@ def split(
     report(result, as_json, [*lines, *result.notes])
 
 
+@one_line_errors
+def check_lists(
+    train: Annotated[list[Path], typer.Option(help="List file of training clips; may be given again.")],
+    test: Annotated[list[Path], typer.Option(help="List file of test clips; may be given again.")],
+    policy: Annotated[SplitPolicy, typer.Option(help="What the lists must not share.")] = SplitPolicy.OFFICIAL,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what published train and test lists share, from their paths alone.
+
+    Example: `dwm check-lists --train trumans_train.txt --test trumans_test.txt --policy recording-disjoint`
+    """
+    from sources.list_audit import audit_lists
+
+    result = audit_lists(train, test)
+    broken = result.broken(policy)
+    report(result, as_json, [*result.lines(), *(f"policy {policy} forbids shared {one.what}" for one in broken)])
+    if broken:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
 _UNREADABLE = ("newer-schema", "damaged-table", "duplicate-id")
 
 
