@@ -12,7 +12,7 @@ from flows.cli_generate import benchmark, generate
 from flows.cli_mini import pretrain_mini
 from flows.cli_model import encode, metrics
 from flows.cli_run import demo, doctor
-from flows.cli_services import down, status, up
+from flows.cli_services import down, pool_template, status, up
 from flows.cli_support import set_up_logging
 from flows.cli_train import train
 from flows.cli_weights import import_lora
@@ -50,6 +50,7 @@ for command in (demo, split, check, explain, encode, train, generate, metrics, b
     app.command()(command)
 app.command("check-lists")(check_lists)
 app.command("import-lora")(import_lora)
+app.command("pool-template")(pool_template)
 app.command("pretrain-mini")(pretrain_mini)
 
 

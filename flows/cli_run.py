@@ -57,8 +57,7 @@ def use_own_prefect_home(out: Path) -> bool:
     Returns:
         Whether there is no server, so that Prefect will start a temporary API.
     """
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    tell_nobody()
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     if "PREFECT_API_URL" in os.environ:
         return False
@@ -67,6 +66,12 @@ def use_own_prefect_home(out: Path) -> bool:
     os.environ["PREFECT_HOME"] = str(home)
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
     return True
+
+
+def tell_nobody() -> None:
+    """Keep Prefect's telemetry off; before Prefect is imported."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
 def start_temporary_api() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.cli_run import tell_nobody
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, report, say
 from flows.services import DEFAULT_HOME, ServiceSettings, check_address
+from manifests.errors import UsageError
 
 HomeOption = Annotated[Path, typer.Option(help="Folder of the server's database, logs and state.")]
 
@@ -69,3 +72,25 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
 
     stopped = services.down(home.resolve())
     say("stopped" if stopped else f"{home}: nothing runs here")
+
+
+@one_line_errors
+def pool_template(
+    pool_type: Annotated[str, typer.Argument(help="docker or kubernetes.", metavar="TYPE")],
+    image: Annotated[str, typer.Option(help="Image of the jobs; see deploy/.")],
+    data: Annotated[str, typer.Option(help="Docker: folder of the host; Kubernetes: persistent volume claim.")],
+    gpus: Annotated[int, typer.Option(help="GPUs of a job.", min=0)] = 0,
+    memory: Annotated[str | None, typer.Option(help="Memory of a job, such as 64Gi (Docker: 64g).")] = None,
+) -> None:
+    """Print the job template of a Docker or Kubernetes work pool.
+
+    Example: `dwm pool-template docker --image dwm:cuda --data /srv/dwm --gpus 1 > gpu-pool.json`
+    """
+    tell_nobody()
+    from flows.pool_templates import PoolSettings, PoolType
+    from flows.pool_templates import pool_template as template_of
+
+    if pool_type not in set(PoolType):
+        raise UsageError(f"pool type '{pool_type}': unknown; choose one of {', '.join(PoolType)}")
+    settings = PoolSettings(type=PoolType(pool_type), image=image, data=data, gpus=gpus, memory=memory)
+    typer.echo(json.dumps(template_of(settings), indent=2))

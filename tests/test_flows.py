@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dwm_model.mini.vae import VaePhase, VaeSettings
 from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
+from flows.pool_templates import PoolSettings, PoolType, pool_template
 from flows.pretrain_mini import PretrainMiniParameters, pretrain_mini, pretraining_config
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
@@ -225,3 +227,38 @@ def test_a_base_may_take_over_the_parts_of_another(tmp_path: Path, result: DemoR
     assert finished.base is not None
     config = json.loads((out / "base" / "transformer" / "config.json").read_text())
     assert config["in_channels"] == 32
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("kind", list(PoolType))
+def test_job_templates_have_image_data_and_gpu(kind: PoolType) -> None:
+    settings = PoolSettings(type=kind, image="dwm:cuda", data="store", gpus=2, memory="64Gi")
+    template = pool_template(settings)
+    variables, job = template["variables"]["properties"], template["job_configuration"]
+
+    assert variables["image"]["default"] == "dwm:cuda"
+    assert variables["env"]["default"]["PROJECT_ROOT"] == "/app"
+    used = set(re.findall(r"{{ *(\w+) *}}", json.dumps(job)))
+    assert used <= set(variables)
+    if kind is PoolType.DOCKER:
+        assert variables["volumes"]["default"] == ["store:/data"]
+        assert variables["mem_limit"]["default"] == "64Gi"
+        assert job["container_create_kwargs"]["device_requests"][0]["Count"] == 2
+        assert job["container_create_kwargs"]["shm_size"] == "8g"
+    else:
+        pod = job["job_manifest"]["spec"]["template"]["spec"]
+        assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 2
+        assert {volume["name"] for volume in pod["volumes"]} == {
+            mount["name"] for mount in pod["containers"][0]["volumeMounts"]
+        }
+        assert variables["memory_limit"]["default"] == "64Gi"
+
+
+def test_images_are_made_from_files_that_are_here() -> None:
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        text = (REPOSITORY / "deploy" / name).read_text()
+        assert "PROJECT_ROOT=/app" in text
+        assert (REPOSITORY / re.findall(r"bash (\S+)", text)[0]).is_file()
+        assert "COPY . ." in text
+    ignored = (REPOSITORY / ".dockerignore").read_text().split()
+    assert {".git", "out"} <= set(ignored)
