@@ -9,10 +9,16 @@ from typing import Any
 from prefect import get_run_logger, task
 from pydantic import BaseModel, Field
 
-from dwm_model.base_model import load_base
 from dwm_model.geometry import ClipGeometry
-from dwm_model.mini.base import BaseKind, TransformerSettings, make_mini_transformer, scaling_factor_of, write_mini_base
-from dwm_model.mini.text_encoder import TextSettings, TrainedText, train_text_encoder
+from dwm_model.mini.base import (
+    BaseKind,
+    TransformerSettings,
+    make_mini_transformer,
+    read_parts,
+    scaling_factor_of,
+    write_mini_base,
+)
+from dwm_model.mini.text_encoder import TextSettings, train_text_encoder
 from dwm_model.mini.vae import VaeSettings
 from dwm_model.mini.vae_training import VaeTrainer, reconstruction_psnr
 from dwm_model.mini.videos import read_videos
@@ -81,7 +87,6 @@ def write_mini_parts(
     vae.register_to_config(scaling_factor=scaling_factor_of(vae, videos))
     prompts = opened.clips.read(["prompt", "split"]).to_pylist()
     text = train_text_encoder([row["prompt"] for row in prompts if row["split"] == Split.TRAIN.value], text_settings)
-    get_run_logger().info("text encoder: guesses %.0f %% of hidden words", 100 * text.guessed_share)
     transformer = make_mini_transformer(transformer_settings, text_settings.width, kind)
     write_mini_base(folder, transformer, vae, text, {"untrained": True, "description": PARTS_NOTE})
     return folder
@@ -89,13 +94,12 @@ def write_mini_parts(
 
 @task(name="borrow-mini-parts")
 def borrow_mini_parts(source: Path, folder: Path, transformer_settings: TransformerSettings, kind: BaseKind) -> Path:
-    """The same with the autoencoder and text encoder of another base."""
+    """The same with the autoencoder and text encoder of another base, or of a folder that holds only them."""
     if folder.exists():
         return folder
-    base = load_base(source)
-    transformer = make_mini_transformer(transformer_settings, base.description.text_dim, kind)
-    text = TrainedText(base.text_encoder, base.tokenizer, guessed_share=0.0)
-    write_mini_base(folder, transformer, base.vae, text, {"untrained": True, "description": PARTS_NOTE})
+    vae, text = read_parts(source)
+    transformer = make_mini_transformer(transformer_settings, text.encoder.config.d_model, kind)
+    write_mini_base(folder, transformer, vae, text, {"untrained": True, "description": PARTS_NOTE})
     return folder
 
 
@@ -106,10 +110,9 @@ def write_finished_base(parts: Path, trained_transformer: Path, folder: Path, no
 
     if folder.exists():
         return folder
-    base = load_base(parts)
+    vae, text = read_parts(parts)
     transformer = CogVideoXTransformer3DModel.from_pretrained(trained_transformer, local_files_only=True)
-    text = TrainedText(base.text_encoder, base.tokenizer, guessed_share=0.0)
-    write_mini_base(folder, transformer, base.vae, text, note)
+    write_mini_base(folder, transformer, vae, text, note)
     return folder
 
 

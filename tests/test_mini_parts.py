@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from dwm_model.base_model import load_base
 from dwm_model.latent_shards import VideoRole
-from dwm_model.mini.base import TransformerSettings, make_mini_transformer, scaling_factor_of, write_mini_base
+from dwm_model.mini.base import (
+    TransformerSettings,
+    make_mini_transformer,
+    read_parts,
+    scaling_factor_of,
+    write_mini_base,
+)
 from dwm_model.mini.patch_pca import fit_patch_pca
 from dwm_model.mini.text_encoder import TextSettings, train_text_encoder
 from dwm_model.mini.vae import VaePhase, VaeSettings, make_vae, reconstruct
@@ -184,6 +190,7 @@ def test_prompts_of_other_things_have_other_embeddings(tmp_path: Path) -> None:
 
     assert base.description.text_tokens == 32
     assert embeddings.shape == (36, 32, 64)
+    assert text.guessed_share is not None
     assert text.guessed_share > 0.25
     flat = embeddings.flatten(1)
     distances = torch.cdist(flat, flat) / flat.norm(dim=1).mean() + torch.eye(len(flat))
@@ -204,3 +211,18 @@ def test_latents_of_the_base_have_unit_variance() -> None:
         latents = vae.encode(pixels).latent_dist.mean * factor
 
     assert float(latents.std()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_parts_are_read_from_a_folder_without_a_transformer(tmp_path: Path) -> None:
+    text = train_text_encoder(PROMPTS, TextSettings(steps=2, batch_size=4))
+    vae = make_vae(SMALL).eval()
+    vae.half().save_pretrained(tmp_path / "vae")
+    text.encoder.half().save_pretrained(tmp_path / "text_encoder")
+    with pytest.raises(DwmError, match="needs vae, text_encoder and tokenizer"):
+        read_parts(tmp_path)
+    text.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    read, read_text = read_parts(tmp_path)
+
+    assert read.dtype == torch.float32
+    assert torch.equal(read.decoder.conv_out.conv.weight, vae.decoder.conv_out.conv.weight.float())
+    assert read_text.tokenizer(PROMPTS[0]).input_ids == text.tokenizer(PROMPTS[0]).input_ids

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_folder import BaseParts, write_base_folder
+from dwm_model.base_model import hide_progress_bars
 from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS
 from dwm_model.latent_shards import VideoRole
 from dwm_model.mini.text_encoder import TEXT_TOKENS, TrainedText
 from dwm_model.mini.videos import VideoCrop, VideoSet
+from manifests.errors import DwmError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
@@ -92,3 +94,25 @@ def write_mini_base(
         tokenizer=text.tokenizer,
     )
     write_base_folder(folder, parts, note)
+
+
+def read_parts(folder: Path) -> tuple[AutoencoderKLCogVideoX, TrainedText]:
+    """Autoencoder and text encoder of a folder in the diffusers layout, which need not hold a transformer.
+
+    Raises:
+        DwmError: a part is missing or damaged.
+    """
+    from diffusers import AutoencoderKLCogVideoX
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    hide_progress_bars()
+    try:
+        vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae", local_files_only=True)
+        encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+        tokenizer = T5Tokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise DwmError(
+            f"{folder}: needs vae, text_encoder and tokenizer of a base ({reason}); copy them again"
+        ) from error
+    return vae.float().eval(), TrainedText(encoder.float().eval(), tokenizer)

@@ -51,12 +51,12 @@ class TrainedText:
     Attributes:
         encoder: the encoder.
         tokenizer: its tokenizer.
-        guessed_share: share of hidden words that it guesses in the last tenth of the steps.
+        guessed_share: share of hidden words that it guesses in the last tenth of the steps; None where it was read.
     """
 
     encoder: T5EncoderModel
     tokenizer: PreTrainedTokenizerBase
-    guessed_share: float
+    guessed_share: float | None = None
 
 
 def train_text_encoder(prompts: Sequence[str], settings: TextSettings) -> TrainedText:
