@@ -39,6 +39,9 @@ AVERAGE_FOLDER = "ema"
 _STATE_FILE = "state.json"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _RANDOM_FILE = "random_state.safetensors"
+STATE_FILES = (_OPTIMIZER_FILE, _RANDOM_FILE)
+"""Tensors of a checkpoint that are no weights."""
+
 _STEP_FOLDER = re.compile(r"step-(\d{6,})")
 
 

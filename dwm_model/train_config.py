@@ -34,6 +34,15 @@ def _policy_of_old_runs(value: Any) -> Any:
     return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
 
 
+class WarmStart(BaseModel):
+    """Weights that a run begins with: see `warm_start`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path = Field(description="Checkpoint folder of another run on the same base, such as step-000500.")
+    weights_hash: str = Field(description="Hash of its weights; the run's id depends on it, not on where they lie.")
+
+
 class TrainConfig(BaseModel):
     """Settings of a training run (paper section 3.2 and Appendix A; batch 7 x 2 on 4 GPUs is the paper's 56)."""
 
@@ -47,6 +56,9 @@ class TrainConfig(BaseModel):
     )
     lora: LoraSettings = Field(default=LoraSettings(), description="Adapter that is trained in mode lora.")
 
+    warm_start: WarmStart | None = Field(
+        default=None, description="Begin with the weights of another run's checkpoint; null: with fresh ones."
+    )
     max_steps: int = Field(default=15_000, description="Optimizer steps; the schedule ends here.", gt=0)
     batch_size: int = Field(default=7, description="Clips in one forward pass of each process.", gt=0)
     accumulation_steps: int = Field(default=2, description="Forward passes in one optimizer step.", gt=0)
@@ -103,8 +115,11 @@ class TrainConfig(BaseModel):
     )
 
     def defining_fields(self) -> dict[str, Any]:
-        """Settings that what is learned depends on, as JSON values."""
-        return self.model_dump(mode="json", exclude=set(OPERATIONAL_FIELDS))
+        """Settings that what is learned depends on, as JSON values; a warm start only where there is one."""
+        fields = self.model_dump(mode="json", exclude={*OPERATIONAL_FIELDS, "warm_start"})
+        if self.warm_start is not None:
+            fields["warm_start"] = self.warm_start.weights_hash
+        return fields
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (from 1): linear warm-up, then cosine with hard restarts."""

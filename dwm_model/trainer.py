@@ -38,6 +38,7 @@ from dwm_model.train_config import TrainConfig
 from dwm_model.trainable import TrainableNetwork, make_trainable_denoiser, placed_like, whole_tensors
 from dwm_model.training_data import ClipSelection, TrainingBatch, load_training_batch
 from dwm_model.validation import validation_loss
+from dwm_model.warm_start import load_warm_start
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class RunPlace:
 
     Attributes:
         base_path: base model's folder.
+        base_hash: hash of the base model's files.
         folder: the run's folder; the newest checkpoint in it is continued from.
         run_id: the run's name for trackers.
     """
 
     base_path: Path
+    base_hash: str
     folder: Path
     run_id: str
 
@@ -98,7 +101,7 @@ class Trainer:
         self.validations = Journal(run_folder / VALIDATION_FILE, ValidationRecord)
         self._speeds = Journal(run_folder / SPEED_FILE, SpeedRecord)
         self.state = TrainState(step=0, position=0, world_size=ranks.count)
-        self._network, self._average = self._restore(place.base_path)
+        self._network, self._average = self._restore(place)
         self._first_step = self.state.step + 1
         self._watch = LossWatch(config.divergence_ratio, (record.loss for record in self.losses.records()))
 
@@ -241,19 +244,24 @@ class Trainer:
             for rank, state in enumerate(self.ranks.gather_states(own))
         }
 
-    def _restore(self, base_path: Path) -> tuple[TrainableNetwork, MovingAverage | None]:
-        """Make the network, continue from the newest checkpoint if there is one, forget what was journalled after."""
+    def _restore(self, place: RunPlace) -> tuple[TrainableNetwork, MovingAverage | None]:
+        """Make the network, continue from the newest checkpoint if there is one, forget what was journalled after.
+
+        Without a checkpoint it begins with the weights of the warm start, or with fresh ones.
+        """
         import torch
 
         config, folder, ranks = self.config, self.run_folder, self.ranks
         steps = checkpoint_steps(folder)
 
         def load() -> Denoiser:
-            denoiser = make_trainable_denoiser(base_path, config, ranks.device)
+            denoiser = make_trainable_denoiser(place.base_path, config, ranks.device)
             if steps:
                 self.state = load_state(folder, steps[-1])
                 self._refuse_other_world_size()
                 load_weights(folder, steps[-1], denoiser.transformer, config)
+            elif config.warm_start is not None:
+                load_warm_start(config.warm_start, denoiser.transformer, config, place.base_hash)
             return denoiser
 
         denoiser = ranks.all_do(load)
@@ -261,7 +269,7 @@ class Trainer:
         network = TrainableNetwork(denoiser, config, ranks)
         average = None if config.ema_decay is None else MovingAverage(network.parameters, config.ema_decay)
         if steps:
-            self._restore_optimizer(network, average, steps[-1], base_path)
+            self._restore_optimizer(network, average, steps[-1], place.base_path)
             logger.info("continuing from step %d", self.state.step)
         last_validation = self.state.step if steps else -1
 

@@ -22,7 +22,7 @@ from dwm_model.conditioning import get_conditioning
 from dwm_model.latents import LatentStore
 from dwm_model.ranks import joined_ranks, lost_rank_as_error
 from dwm_model.run_log import StepRecord
-from dwm_model.train_config import OPERATIONAL_FIELDS, PRESETS, TrainConfig, get_preset
+from dwm_model.train_config import PRESETS, TrainConfig, get_preset
 from dwm_model.trainer import RunPlace, Trainer
 from dwm_model.training_data import ClipSelection, select_clips
 from manifests.atomic import write_text
@@ -97,7 +97,8 @@ def train(
         run = ranks.on_main(lambda: _begin(dataset, run_folder, identity, held, resume=resume))
         trainer: Trainer | None = None
         try:
-            trainer = Trainer(RunPlace(base_path, run_folder, identity.run_id), config, selection, store, ranks)
+            place = RunPlace(base_path, identity.base_hash, run_folder, identity.run_id)
+            trainer = Trainer(place, config, selection, store, ranks)
             with lost_rank_as_error():
                 trainer.run(should_stop, on_step)
         except DwmError as error:
@@ -108,6 +109,15 @@ def train(
         finished, summary = _described(run, trainer), _summary(trainer, identity.run_id, time.monotonic() - began)
         ranks.on_main(lambda: dataset.runs.upsert([finished]))
         return summary
+
+
+def identify_run(dataset: Dataset, base_path: Path, config: TrainConfig) -> RunIdentity:
+    """What a run would be, before it begins: two calls with equal answers train the same.
+
+    Raises:
+        DwmError: no train clips, or the base cannot be used.
+    """
+    return _identity(dataset, describe_base(base_path), config, select_clips(dataset, config))
 
 
 def _prepare(dataset: Dataset, base_path: Path, config: TrainConfig) -> tuple[RunIdentity, ClipSelection, LatentStore]:
@@ -164,18 +174,21 @@ def _check_run_folder(run_folder: Path, identity: RunIdentity, *, resume: bool) 
         raise DwmError(
             f"{run_folder}: holds a training run already; continue it with --resume or choose another folder"
         )
-    present = read_identity(run_folder).model_dump(mode="json")
-    asked = identity.model_dump(mode="json")
-    for name, what in (("base_hash", "base model"), ("dataset_hash", "train or validation clips")):
-        if present[name] != asked[name]:
+    present = read_identity(run_folder)
+    for what, old, new in (
+        ("base model", present.base_hash, identity.base_hash),
+        ("train or validation clips", present.dataset_hash, identity.dataset_hash),
+    ):
+        if old != new:
             raise DwmError(
-                f"{run_folder}: the run's {what} differ ({present[name][:8]}, now {asked[name][:8]}); "
+                f"{run_folder}: the run's {what} differ ({old[:8]}, now {new[:8]}); "
                 "resume with the same, or train in another folder"
             )
-    for field, value in present["config"].items():
-        if field not in OPERATIONAL_FIELDS and value != asked["config"][field]:
+    had, asked = present.config.defining_fields(), identity.config.defining_fields()
+    for field in had | asked:
+        if had.get(field) != asked.get(field):
             raise DwmError(
-                f"{run_folder}: the run has {field} {value}, now {asked['config'][field]}; "
+                f"{run_folder}: the run has {field} {had.get(field)}, now {asked.get(field)}; "
                 "resume with the same, or train in another folder"
             )
 
