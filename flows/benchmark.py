@@ -13,10 +13,11 @@ from dwm_model.method_sources import METHOD_NAMES, MethodSource
 from dwm_model.metrics import MetricOptions
 from dwm_model.results import BenchmarkResult, plan_benchmark
 from dwm_model.sampling import SamplerConfig, SamplerOptions
-from manifests.benchmarks import BenchmarkSettings, freeze
+from manifests.benchmarks import BenchmarkSettings, freeze, load_or_freeze
 from manifests.dataset import Dataset
 from manifests.schema import Split
 from tasks.benchmarking import generate_video_chunk, publish_report
+from tasks.events import announce_benchmark
 
 
 class BenchmarkParameters(BaseModel):
@@ -29,6 +30,9 @@ class BenchmarkParameters(BaseModel):
     run: Path = Field(description="The training run's folder; its newest checkpoint is taken.")
     out: Path = Field(description="Folder for table, page and figure.")
     name: str = Field(default="test", description="Name under which clips and settings are frozen in the dataset.")
+    keep_frozen: bool = Field(
+        default=False, description="Measure on what is frozen under the name also where the test split has grown since."
+    )
     seeds: int = Field(default=3, description="Videos a clip and method (the paper has three).", gt=0)
     methods: list[str] = Field(default=list(METHOD_NAMES), description="Rows of the table.")
     num_inference_steps: int = Field(default=50, description="Denoising steps a video.", gt=0)
@@ -62,10 +66,13 @@ class BenchmarkParameters(BaseModel):
 def benchmark(parameters: BenchmarkParameters) -> BenchmarkResult:
     """Freeze the test split, generate what is missing with each method, publish the table and the page."""
     dataset, options, sources = Dataset.open(parameters.dataset), parameters.metric_options(), parameters.sources()
-    frozen = freeze(dataset, parameters.name, Split.TEST, parameters.settings())
+    choose = load_or_freeze if parameters.keep_frozen else freeze
+    frozen = choose(dataset, parameters.name, Split.TEST, parameters.settings())
     for source in sources:
         plan = plan_benchmark(dataset, frozen, source.describe())
         for start in range(0, len(plan), parameters.videos_a_task):
             chunk = plan[start : start + parameters.videos_a_task]
             generate_video_chunk(parameters.dataset, chunk, source, options)
-    return publish_report(parameters.dataset, frozen, sources, options, parameters.out)
+    result = publish_report(parameters.dataset, frozen, sources, options, parameters.out)
+    announce_benchmark(parameters.dataset, parameters.run, result)
+    return result

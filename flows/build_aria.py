@@ -17,14 +17,12 @@ from tasks.aria import ingest_aria_capture, pair_aria_capture, reconstruct_aria_
 from tasks.artifacts import show_table
 
 
-class BuildAriaParameters(BaseModel):
-    """What to build, and where to."""
+class AriaSource(BaseModel):
+    """Captures with Aria glasses."""
 
     model_config = ConfigDict(extra="forbid")
 
     raw: Path = Field(description="Folder of captures, or one VRS file.")
-    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
-    profile: str = Field(default="paper", description="Size, length and frame rate of the clips.")
     reconstruction: str = Field(default="auto", description="`paper` (GPU), `aria_mini` (CPU), `demo`, or `auto`.")
     steps: int | None = Field(default=None, description="Steps of the fit; the profile's when absent.", gt=0)
     limit: int | None = Field(default=None, description="At most this many captures.", gt=0)
@@ -37,6 +35,13 @@ class BuildAriaParameters(BaseModel):
     short: LengthPolicy = Field(default=LengthPolicy.PAD_LAST, description="About a short interaction.")
     hands: HandEstimationSettings = Field(default_factory=HandEstimationSettings, description="The hand estimator.")
     gates: AriaGates = Field(default_factory=AriaGates, description="What a clip must reach.")
+
+
+class BuildAriaParameters(AriaSource):
+    """What to build, and where to."""
+
+    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
+    profile: str = Field(default="paper", description="Size, length and frame rate of the clips.")
 
     def settings(self) -> AriaSettings:
         """How clips are made."""

@@ -19,14 +19,12 @@ from tasks.artifacts import show_table
 from tasks.fixed_camera import group_duplicates, make_fixed_camera_chunk, show_scene_sheets
 
 
-class BuildFixedCameraParameters(BaseModel):
-    """What to build, and where to."""
+class FixedCameraSource(BaseModel):
+    """Videos of a camera that stands still."""
 
     model_config = ConfigDict(extra="forbid")
 
     raw: Path = Field(description="TASTE-Rob's release or a part of it, or any folder of fixed-camera videos.")
-    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
-    profile: str = Field(default="paper", description="Size, length and frame rate of the clips.")
     subset: Subset = Field(default=Subset.DOUBLE_HAND, description="Part of the release.")
     captions: Path | None = Field(default=None, description="Caption file, where the folder's own is not the one.")
     limit: int | None = Field(default=None, description="At most this many videos.", gt=0)
@@ -40,6 +38,13 @@ class BuildFixedCameraParameters(BaseModel):
     hands: HandEstimationSettings = Field(default_factory=HandEstimationSettings, description="The hand estimator.")
     prompts: CaptionSettings = Field(default_factory=CaptionSettings, description="Where prompts come from.")
     workers: int = Field(default=1, description="Processes; 1 works in the flow's own process.", gt=0)
+
+
+class BuildFixedCameraParameters(FixedCameraSource):
+    """What to build, and where to."""
+
+    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
+    profile: str = Field(default="paper", description="Size, length and frame rate of the clips.")
 
     def settings(self) -> FixedCameraSettings:
         """How clips are made."""

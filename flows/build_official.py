@@ -15,18 +15,23 @@ from tasks.building import import_clip_chunk
 from tasks.contact_sheets import show_contact_sheet
 
 
-class BuildOfficialParameters(BaseModel):
-    """What to import, and where to."""
+class OfficialSource(BaseModel):
+    """Triplets in the official layout."""
 
     model_config = ConfigDict(extra="forbid")
 
     raw: Path = Field(description="Folder with triplets in the official layout.")
-    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
     lists: list[Path] = Field(default=[], description="List files of videos, in order; the whole folder when empty.")
     group: Group | None = Field(default=None, description="Column group of Table 1; guessed from paths when absent.")
     limit: int | None = Field(default=None, description="Import at most this many clips.", gt=0)
     only: str | None = Field(default=None, description="Import only paths that match this pattern.")
     refresh: bool = Field(default=False, description="Import clips again whose raw files have changed.")
+
+
+class BuildOfficialParameters(OfficialSource):
+    """What to import, and where to."""
+
+    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
 
 
 @flow(name="build-official")

@@ -14,14 +14,12 @@ from tasks.artifacts import show_table
 from tasks.trumans import export_blend_scenes, record_skipped_motions, render_trumans_chunk, show_recording_sheets
 
 
-class BuildTrumansParameters(BaseModel):
-    """What to build, and where to."""
+class TrumansSource(BaseModel):
+    """TRUMANS recordings, as released or exported."""
 
     model_config = ConfigDict(extra="forbid")
 
     raw: Path = Field(description="TRUMANS folder, as released or in the exported form.")
-    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
-    profile: str = Field(default="paper", description="Size, length and sampling of the clips.")
     source: Source = Field(default=Source.TRUMANS, description="`synthetic` for generated recordings.")
     licence: str | None = Field(default=None, description="Licence of the source data.")
     limit: int | None = Field(default=None, description="At most this many clips.", gt=0)
@@ -34,6 +32,13 @@ class BuildTrumansParameters(BaseModel):
         default=None, description="Where `export_blend` writes; beside the dataset when absent."
     )
     workers: int = Field(default=1, description="Processes that draw; 1 draws in the flow's own process.", gt=0)
+
+
+class BuildTrumansParameters(TrumansSource):
+    """What to build, and where to."""
+
+    dataset: Path = Field(description="Dataset folder; made when absent, added to when it exists.")
+    profile: str = Field(default="paper", description="Size, length and sampling of the clips.")
 
     def settings(self) -> TrumansSettings:
         """How clips are drawn."""

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.dataset as ds
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
-from flows.build_aria import BuildAriaParameters, build_aria
-from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
-from flows.build_official import BuildOfficialParameters, build_official
-from flows.build_trumans import BuildTrumansParameters, build_trumans
-from flows.encode import EncodeParameters, encode
+from flows.build_dataset import BuildDatasetParameters, build_dataset
+from flows.build_generated import GeneratedSource
+from flows.build_official import OfficialSource
 from flows.train import TrainParameters, train
-from manifests.dataset import Dataset
-from manifests.errors import DwmError
-from manifests.profiles import get_profile
-from manifests.schema import ClipStatus, Source
-from manifests.splits import SplitPolicy, SplitReport, SplitSettings
-from render.hand_estimation.settings import HandEstimationSettings
-from sources.synthetic.aria_capture import RATE_HZ, CapturePlan
-from sources.synthetic.marks import claim_folder
-from sources.synthetic.recording import plan_recordings
-from tasks.aria import generate_aria_captures
-from tasks.base_models import make_untrained_base
-from tasks.building import generate_recording_chunk, split_dataset
-from tasks.fixed_camera import generate_fixed_camera_videos
-
-RECORDINGS_A_TASK = 4
-FIXED_CAMERA_SEED, ARIA_SEED = 100, 200
-"""Other rooms than the recordings': no two sources show the same."""
+from manifests.splits import SplitPolicy, SplitSettings
 
 
 class DemoParameters(BaseModel):
@@ -52,6 +33,27 @@ class DemoParameters(BaseModel):
     aria_captures: int = Field(default=1, description="Generated captures: explored, then acted in.", ge=0)
     fixed_camera_videos: int = Field(default=3, description="Generated videos of a camera that stands still.", ge=0)
 
+    def build(self, dataset: Path, base: Path) -> BuildDatasetParameters:
+        """How the dataset is built: from the given triplets, or from generated data."""
+        generated = GeneratedSource(
+            raw=dataset.parent / "raw",
+            num_scenes=self.num_scenes,
+            recordings_per_scene=self.recordings_per_scene,
+            fixed_camera_videos=self.fixed_camera_videos,
+            aria_captures=self.aria_captures,
+        )
+        return BuildDatasetParameters(
+            dataset=dataset,
+            profile=self.profile,
+            base=base,
+            make_base=True,
+            official=OfficialSource(raw=self.raw.resolve()) if self.raw else None,
+            demo=None if self.raw else generated,
+            policy=SplitPolicy.IN_ORDER if self.raw else SplitPolicy.SCENE_DISJOINT,
+            splits=SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True),
+            announce=False,  # the demo trains by itself
+        )
+
 
 class DemoResult(BaseModel):
     """Where things are, and the figures that matter."""
@@ -70,16 +72,11 @@ class DemoResult(BaseModel):
 @flow(name="demo")
 def demo(parameters: DemoParameters) -> DemoResult:
     """Run every stage; a stage that an earlier, interrupted run has finished is passed over."""
-    out, profile = parameters.out.resolve(), get_profile(parameters.profile)
-    dataset, base, run = out / "dataset", out / "base", out / "run"
-    failures = build(parameters, dataset)
-    policy = SplitPolicy.IN_ORDER if parameters.raw else SplitPolicy.SCENE_DISJOINT
-    settings = SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True)
-    require_every_split(dataset, split_dataset(dataset, policy, settings))
-    make_untrained_base(base)
-    encode(EncodeParameters(dataset=dataset, base=base, profile=profile.name))
+    out = parameters.out.resolve()
+    base, run, table = out / "base", out / "run", out / "benchmark"
+    built = build_dataset(parameters.build(out / "dataset", base))
+    dataset = built.dataset
     trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))
-    table = out / "benchmark"
     benchmark(
         BenchmarkParameters(
             dataset=dataset,
@@ -95,81 +92,12 @@ def demo(parameters: DemoParameters) -> DemoResult:
         run=run,
         table=table / "benchmark.md",
         page=table / "index.html",
-        ready_clips=Dataset.open(dataset).clips.count(ds.field("status") == ClipStatus.READY.value),
-        failed_clips=failures,
+        ready_clips=built.ready_clips,
+        failed_clips=built.failed_clips,
         steps=trained.steps,
         validation_loss_first=trained.validation_loss_first,
         validation_loss_last=trained.validation_loss_last,
     )
-
-
-def require_every_split(dataset: Path, report: SplitReport) -> None:
-    """Stop before the long work where there is nothing to train on, to validate with or to test on.
-
-    Raises:
-        DwmError: a split has no ready clip.
-    """
-    empty = [count.split.value for count in report.counts if not count.ready_clips]
-    if empty:
-        ready = sum(count.ready_clips for count in report.counts)
-        raise DwmError(
-            f"{dataset}: {ready} ready clip{'s' if ready > 1 else ''}, too few: none for {' and '.join(empty)}; "
-            "give at least three whole triplets"
-        )
-
-
-def build(parameters: DemoParameters, dataset: Path) -> int:
-    """Import the given triplets, or generate recordings and videos and build theirs; returns the number of failures."""
-    if parameters.raw:
-        return len(build_official(BuildOfficialParameters(raw=parameters.raw.resolve(), dataset=dataset)).failures)
-    failures = build_recordings(parameters, dataset)
-    if parameters.fixed_camera_videos:
-        raw = parameters.out.resolve() / "raw_fixed_camera"
-        generate_fixed_camera_videos(raw, parameters.fixed_camera_videos, FIXED_CAMERA_SEED)
-        built = build_fixed_camera(
-            BuildFixedCameraParameters(raw=raw, dataset=dataset, profile=parameters.profile, licence="CC0-1.0")
-        )
-        failures += len(built.failures)
-    if parameters.aria_captures:
-        failures += build_captures(parameters, dataset)
-    return failures
-
-
-def build_captures(parameters: DemoParameters, dataset: Path) -> int:
-    """Generate Aria captures, reconstruct their scenes and pair them; returns the number of failed clips."""
-    raw, profile = parameters.out.resolve() / "raw_aria", get_profile(parameters.profile)
-    seconds = profile.num_frames / profile.fps
-    plans = [
-        CapturePlan(ARIA_SEED, number, explore_frames=32, act_frames=round(seconds * RATE_HZ) + 2)
-        for number in range(parameters.aria_captures)
-    ]
-    generate_aria_captures(raw, plans, profile)
-    built = build_aria(
-        BuildAriaParameters(
-            raw=raw,
-            dataset=dataset,
-            profile=parameters.profile,
-            reconstruction="demo",
-            licence="CC0-1.0",
-            hands=HandEstimationSettings(estimator="file"),
-        )
-    )
-    return len(built.failures)
-
-
-def build_recordings(parameters: DemoParameters, dataset: Path) -> int:
-    """Generate recordings and draw their triplets; returns the number of failed clips."""
-    raw = parameters.out.resolve() / "raw"
-    claim_folder(raw, seed=0)
-    plans = plan_recordings(parameters.num_scenes, parameters.recordings_per_scene, seed=0)
-    for start in range(0, len(plans), RECORDINGS_A_TASK):
-        generate_recording_chunk(raw, plans[start : start + RECORDINGS_A_TASK])
-    built = build_trumans(
-        BuildTrumansParameters(
-            raw=raw, dataset=dataset, profile=parameters.profile, source=Source.SYNTHETIC, licence="CC0-1.0"
-        )
-    )
-    return len(built.failures)
 
 
 def training_config(parameters: DemoParameters) -> TrainConfig:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.train_config import TrainConfig
 from dwm_model.training import TrainSummary
+from tasks.events import announce_training
 from tasks.training import train_in_subprocess
 
 
@@ -30,4 +31,6 @@ class TrainParameters(BaseModel):
 def train(parameters: TrainParameters) -> TrainSummary:
     """Train in a subprocess that can be killed; its progress is an artifact."""
     chosen = parameters
-    return train_in_subprocess(chosen.dataset, chosen.base, chosen.run, chosen.config, chosen.processes)
+    summary = train_in_subprocess(chosen.dataset, chosen.base, chosen.run, chosen.config, chosen.processes)
+    announce_training(chosen.dataset, chosen.run, summary)
+    return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
@@ -24,6 +25,11 @@ MAX_SHEETS = 24
 """Contact sheets of a run that become artifacts; all of them lie beside the manifest."""
 
 
+def artifact_key(text: str) -> str:
+    """Text as the key of an artifact, which has lower-case letters, digits and dashes only."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def show_table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
     """Store a table artifact; each row holds its cells by column heading."""
     create_table_artifact(table=list(rows), key=key, description=description)
@@ -43,7 +49,7 @@ def show_image(key: str, image: NDArray[np.uint8], description: str) -> None:
 def show_sheets(paths: Sequence[Path], prefix: str, what: str) -> None:
     """Store the first few contact sheets, PNG files that lie beside the manifest; ``what`` says what each shows."""
     for path in paths[:MAX_SHEETS]:
-        key = prefix + "".join(letter if letter.isalnum() else "-" for letter in path.stem.lower()).strip("-")
+        key = artifact_key(prefix + path.stem)
         with Image.open(path) as picture:
             show_image(key, np.asarray(picture.convert("RGB")), f"{what} {path.stem}")
 

@@ -16,7 +16,7 @@ from dwm_model.results import BenchmarkResult, collect_result
 from dwm_model.tables import TableView, markdown_report, table_views
 from manifests.benchmarks import FrozenBenchmark
 from manifests.dataset import Dataset
-from tasks.artifacts import show_image, show_markdown, show_table
+from tasks.artifacts import artifact_key, show_image, show_markdown, show_table
 from tasks.retrying import is_worth_retrying
 
 
@@ -43,7 +43,7 @@ def publish_report(
     files = write_benchmark(opened, result, out)
     banner = result.banner or f"benchmark {result.benchmark_name}"
     for view in table_views(result):
-        show_table(f"benchmark-{view.title.lower().replace(' ', '-')}", _artifact_rows(view), f"{view.title}: {banner}")
+        show_table(artifact_key(f"benchmark {view.title}"), _artifact_rows(view), f"{view.title}: {banner}")
     show_markdown("benchmark-report", markdown_report(result), f"{banner}. Page with the videos: {files.html}")
     if files.figure is not None:
         show_image("benchmark-figure", np.asarray(Image.open(files.figure).convert("RGB")), f"Frames: {banner}")

@@ -1,16 +1,20 @@
-"""Building a dataset as tasks: generate recordings, import a chunk of clips, split."""
+"""Building a dataset as tasks: a whole source, generated recordings, a chunk of clips, splits, audit, commit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import get_run_logger, task
 
+from manifests.commits import DatasetCommit, commit
 from manifests.dataset import Dataset
-from manifests.splits import SplitPolicy, SplitReport, SplitSettings, assign_splits
+from manifests.errors import DwmError
+from manifests.splits import FORBIDDEN_LEAKS, SplitPolicy, SplitReport, SplitSettings, assign_splits
 from sources.official import ClipRequest, ImportReport, ImportSettings, import_chunk
 from sources.synthetic.recording import RecordingPlan
 from sources.synthetic.write_exported import generate_recordings
+from tasks.artifacts import show_table
 from tasks.retrying import is_worth_retrying
 
 
@@ -35,3 +39,40 @@ def import_clip_chunk(dataset: Path, requests: list[ClipRequest], settings: Impo
 def split_dataset(dataset: Path, policy: SplitPolicy, settings: SplitSettings) -> SplitReport:
     """Put every clip into a split and audit what the splits share."""
     return assign_splits(Dataset.open(dataset), policy, settings)
+
+
+@task(name="build-source")
+def build_source(build: Callable[[], int]) -> int:
+    """Run the flow of one source beside others; returns its number of failures."""
+    return build()
+
+
+@task(name="leak-audit")
+def audit_splits(dataset: Path, report: SplitReport) -> None:
+    """Show what the splits share, and stop where the policy promises that they share nothing.
+
+    Raises:
+        DwmError: a leak at a level that the policy forbids.
+    """
+    forbidden = FORBIDDEN_LEAKS[report.policy]
+    rows = [
+        {
+            "level": leak.level.value,
+            "shared": str(leak.shared),
+            "clips": str(leak.clips),
+            "allowed": "no" if leak.level in forbidden else "yes",
+            "examples": ", ".join(leak.examples),
+        }
+        for leak in report.leaks
+    ]
+    show_table("leak-audit", rows, f"What the splits share; policy {report.policy.value}")
+    leaking = [leak for leak in report.leaks if leak.shared and leak.level in forbidden]
+    if leaking:
+        told = "; ".join(f"{leak.shared} at level {leak.level.value}, such as {leak.examples[0]}" for leak in leaking)
+        raise DwmError(f"{dataset}: splits share what policy {report.policy.value} forbids: {told}; see `dwm check`")
+
+
+@task(name="commit-dataset")
+def commit_dataset(dataset: Path) -> DatasetCommit:
+    """Write down what the dataset is now that its build has come to its end."""
+    return commit(Dataset.open(dataset))

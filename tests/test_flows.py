@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from prefect import task
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.testing.utilities import prefect_test_harness
+from prefect.client.orchestration import SyncPrefectClient
 
 from dwm_model.base_model import describe_base
 from dwm_model.mini.base import TransformerSettings
@@ -31,15 +29,10 @@ from tests.helpers_aria import tiny_capture
 from tests.helpers_fixed_camera import write_hands, write_release
 from tests.helpers_video import REAL_TRIPLETS, write_triplet
 
+pytest_plugins = ("tests.fixtures_prefect",)
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[SyncPrefectClient]:
-    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
-        yield client
 
 
 def small(out: Path, raw: Path) -> DemoParameters:
