@@ -159,7 +159,7 @@ def _differences(result: BenchmarkResult, columns: Sequence[MetricColumn]) -> Ta
     )
     headers = tuple(f"{column.label} {'↑' if column.higher_is_better else '↓'}" for column in columns)
     section = TableSection(title="All clips", num_clips=result.num_clips, rows=rows)
-    return TableView(title="Differences, clip by clip", headers=headers, sections=(section,), footnotes=())
+    return TableView(title="Differences clip by clip", headers=headers, sections=(section,), footnotes=())
 
 
 def _difference(result: BenchmarkResult, column: MetricColumn, other: str) -> Cell:
