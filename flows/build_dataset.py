@@ -37,6 +37,9 @@ class DatasetRecipe(BaseModel):
     demo: GeneratedSource | None = Field(default=None, description="Generated data, a little of each kind.")
     policy: SplitPolicy = Field(default=SplitPolicy.SCENE_DISJOINT, description="What no two splits may share.")
     splits: SplitSettings = Field(default=SplitSettings(), description="Seed and fractions of the splits.")
+    stop_on_leaks: bool = Field(
+        default=True, description="Stop where splits share what the policy forbids; else only show the table."
+    )
     fill_every_split: bool = Field(
         default=True, description="Stop where train, validation or test has no ready clip: nothing could be learned."
     )
@@ -103,7 +106,7 @@ def build_dataset(parameters: BuildDatasetParameters) -> BuildDatasetResult:
     failed = build_sources(parameters)
     group_duplicates(dataset)
     report = split_dataset(dataset, parameters.policy, parameters.splits)
-    audit_splits(dataset, report)
+    audit_splits(dataset, report, stop=parameters.stop_on_leaks)
     if parameters.fill_every_split:
         require_every_split(dataset, report)
     if base is not None and parameters.make_base:

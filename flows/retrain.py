@@ -44,7 +44,7 @@ class RetrainParameters(BaseModel):
     steps: int | None = Field(default=None, description="Training steps; the preset's when absent.", gt=0)
     config: TrainConfig | None = Field(default=None, description="Training settings in full, instead of a preset.")
     processes: int = Field(default=1, description="Processes on the worker's machine: one a GPU.", gt=0)
-    yardstick: Yardstick = Field(default_factory=Yardstick, description="How runs are measured and compared.")
+    yardstick: Yardstick = Field(default_factory=Yardstick, description="How both runs are measured and compared.")
     force: bool = Field(
         default=False, description="Promote whatever comes out; it is checked afterwards and rolled back where worse."
     )

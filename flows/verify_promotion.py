@@ -69,7 +69,7 @@ class VerifyPromotionParameters(BaseModel):
 
     dataset: Path = Field(description="The dataset folder, whose `runs` table is the registry.")
     base: Path = Field(description="The base model's folder.")
-    yardstick: Yardstick = Field(default_factory=Yardstick, description="How runs are measured and compared.")
+    yardstick: Yardstick = Field(default_factory=Yardstick, description="How both runs are measured and compared.")
 
 
 @flow(name="verify-promotion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -16,10 +17,12 @@ from dwm_model.mini.base import TransformerSettings
 from dwm_model.mini.text_encoder import TextSettings
 from dwm_model.mini.vae import VaePhase, VaeSettings
 from flows.build_aria import BuildAriaParameters, build_aria
+from flows.build_dataset import BuildDatasetParameters
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
 from flows.pool_templates import PoolSettings, PoolType, pool_template
 from flows.pretrain_mini import PretrainMiniParameters, pretrain_mini, pretraining_config
+from flows.retrain import RetrainParameters
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Split
@@ -129,6 +132,39 @@ def test_every_deployment_names_a_flow_and_runs_from_any_machine() -> None:
         assert f"\ndef {name}(" in (REPOSITORY / path).read_text()
         assert deployment["work_pool"]["name"] in {"cpu-pool", "gpu-pool"}
         assert deployment["description"]
+        assert deployment["tags"]
+
+
+def test_schedules_are_off_but_for_retraining_and_heavy_flows_wait_for_each_other() -> None:
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    active = []
+    for deployment in deployments:
+        flow_name = deployment["entrypoint"].partition(":")[2]
+        for schedule in deployment["schedules"]:
+            assert {"cron", "timezone"} <= set(schedule)
+            active += [(flow_name, deployment["name"])] if schedule["active"] else []
+        if flow_name in {"train", "retrain"}:
+            assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert active == [("retrain", "scheduled")]
+    assert [each["name"] for each in deployments if "triggers" in each] == ["on-build"], "one way to start a training"
+
+
+def test_parameters_of_deployments_are_what_their_flows_take() -> None:
+    models = {"demo": DemoParameters, "build_dataset": BuildDatasetParameters, "retrain": RetrainParameters}
+    for deployment in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]:
+        if "parameters" in deployment:
+            model = models[deployment["entrypoint"].partition(":")[2]]
+            model.model_validate(deployment["parameters"]["parameters"])
+
+
+def test_every_parameter_has_a_description_for_the_form() -> None:
+    for deployment in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]:
+        path, _, name = deployment["entrypoint"].partition(":")
+        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        schema = getattr(module, name).parameters.model_dump()
+        for model_name, model in schema["definitions"].items():
+            for field, described in model.get("properties", {}).items():
+                assert described.get("description"), f"{name}: {model_name}.{field} has no description"
 
 
 @pytest.mark.skipif(not REAL_TRIPLETS.exists(), reason="the real triplets are not on this machine")

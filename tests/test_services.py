@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,6 +129,32 @@ def test_cancelling_a_training_of_two_processes_leaves_a_checkpoint_and_no_proce
     row = next(Dataset.open(dataset.root).runs.rows())
     assert row.status is RunStatus.RUNNING
     assert row.reason == f"stopped at step {steps_done(run)}; continue it with --resume"
+
+
+@pytest.mark.slow
+def test_a_built_dataset_starts_one_training_on_it(services: ServiceSettings, tmp_path: Path) -> None:
+    resource = {"prefect.resource.id": "dwm.dataset.abc", "dwm.dataset.is_encoded": "true"}
+    payload = {"dataset": str(tmp_path / "absent"), "base": str(tmp_path / "base"), "profile": "mini"}
+    for is_encoded in ("false", "true"):
+        told = json.dumps(resource | {"dwm.dataset.is_encoded": is_encoded})
+        prefect(
+            services, "event", "emit", "dataset.build.completed", "--resource", told, "--payload", json.dumps(payload)
+        )
+
+    def started() -> list[dict[str, object]]:
+        query = {"deployments": {"name": {"any_": ["on-build"]}}}
+        request = urllib.request.Request(  # noqa: S310 - an address of our own
+            f"{services.api_url}/flow_runs/filter",
+            data=json.dumps(query).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+            return [run for run in json.load(reply) if not run["auto_scheduled"]]
+
+    wait_until(lambda: bool(started()), 90)
+    time.sleep(3)
+    (run,) = started()
+    assert run["parameters"] == {"parameters": payload}
 
 
 def test_nothing_runs_in_an_empty_folder(tmp_path: Path) -> None:

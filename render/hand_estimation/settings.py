@@ -99,9 +99,13 @@ class HandEstimationSettings(BaseModel):
         default=False,
         description="The videos are mirrored (selfie cameras): what looks like a left hand is the person's right.",
     )
-    detection: DetectionSettings = Field(default_factory=DetectionSettings)
-    tracks: TrackSettings = Field(default_factory=TrackSettings)
-    fit: FitSettings = Field(default_factory=FitSettings)
+    detection: DetectionSettings = Field(
+        default_factory=DetectionSettings, description="How hands are looked for in a frame."
+    )
+    tracks: TrackSettings = Field(
+        default_factory=TrackSettings, description="How detections become tracks of hands over time."
+    )
+    fit: FitSettings = Field(default_factory=FitSettings, description="How a hand model is fitted to landmarks.")
     files: Path | None = Field(
         default=None, description="`file`: folder of `<video name>.npz`, each in the format of a clip's hand motion."
     )
