@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.build_dataset import BuildDatasetParameters, BuildDatasetResult, build_dataset
+from flows.build_dataset import BuildDatasetParameters, BuildDatasetResult, build_dataset, build_sources
 from flows.build_fixed_camera import FixedCameraSource
 from flows.build_official import OfficialSource
 from manifests.commits import commit, last_commit
@@ -117,3 +119,31 @@ def test_a_dataset_without_a_test_clip_is_refused_unless_that_is_meant(tiny_base
 def test_no_source_and_no_dataset_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DwmError, match="no dataset here"):
         build_dataset(BuildDatasetParameters(dataset=tmp_path / "nothing"))
+
+
+def test_what_draws_in_its_own_processes_runs_beside_the_rest(
+    parameters: BuildDatasetParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, here = threading.Barrier(3, timeout=30), threading.Lock()
+
+    def beside() -> int:
+        together.wait()
+        return 1
+
+    def alone() -> int:
+        assert here.acquire(blocking=False), "another build that draws here is not over"
+        together.wait()
+        here.release()
+        return 10
+
+    monkeypatch.setattr(BuildDatasetParameters, "builds", lambda *_: [(beside, True), (alone, False), (beside, True)])
+    assert flow(build_sources)(parameters) == 12
+
+
+def test_builds_with_worker_processes_may_run_beside_others(parameters: BuildDatasetParameters) -> None:
+    assert parameters.fixed_camera is not None
+    spawning = parameters.model_copy(
+        update={"fixed_camera": parameters.fixed_camera.model_copy(update={"workers": 2}), "official": None}
+    )
+    for recipe, expected in ((parameters, [True, False]), (spawning, [True])):
+        assert [elsewhere for _, elsewhere in recipe.builds(recipe.dataset, "mini")] == expected
