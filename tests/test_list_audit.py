@@ -75,6 +75,8 @@ def test_a_broken_promise_is_told_and_fails_the_command(tmp_path: Path) -> None:
     assert (allowed.exit_code, refused.exit_code) == (0, 1)
     assert "scenes: 1 of 1, such as a" in allowed.output
     assert "policy scene-disjoint forbids shared scenes" in refused.output
+    told = CliRunner().invoke(app, [*arguments, "--policy", "scene-disjoint", "--may-share", "scene"])
+    assert told.exit_code == 0
     with pytest.raises(DwmError, match="no such list file"):
         audit_lists([tmp_path / "none.txt"], [test])
 
