@@ -178,17 +178,17 @@ def _qualified(table: pa.Table, column: str) -> pa.ChunkedArray:
 
 
 def _count(level: LeakLevel, names: pa.ChunkedArray, splits: pa.ChunkedArray) -> LeakCount:
-    is_named = names.is_valid()
-    encoded = names.filter(is_named).combine_chunks().dictionary_encode()
-    numbers, splits = encoded.indices.to_numpy(), splits.filter(is_named)
-    total = len(encoded.dictionary)
-    in_split = [pc.equal(splits, split).to_numpy() for split in pc.unique(splits)]
-    clips_in = np.array([np.bincount(numbers[inside], minlength=total) for inside in in_split])
-    clips_in = clips_in.reshape(len(in_split), total)
-    is_shared = (clips_in > 0).sum(axis=0) > 1
+    if names.null_count:
+        is_named = names.is_valid()
+        names, splits = names.filter(is_named), splits.filter(is_named)
+    named, split = (column.combine_chunks().dictionary_encode() for column in (names, splits))
+    shape = len(named.dictionary), len(split.dictionary)
+    pairs = named.indices.to_numpy().astype(np.int64) * shape[1] + split.indices.to_numpy()
+    clips_in = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
+    is_shared = (clips_in > 0).sum(axis=1) > 1
     return LeakCount(
         level=level,
         shared=int(is_shared.sum()),
-        clips=int(clips_in[:, is_shared].sum()),
-        examples=tuple(sorted(encoded.dictionary.filter(pa.array(is_shared)).to_pylist())[:_EXAMPLES]),
+        clips=int(clips_in[is_shared].sum()),
+        examples=tuple(sorted(named.dictionary.filter(pa.array(is_shared)).to_pylist())[:_EXAMPLES]),
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -266,10 +267,10 @@ def place_units(clips: pa.Table, units: pa.Array, policy: SplitPolicy, settings:
         ordered = pc.unique(units.filter(is_ready).take(order)).to_pylist()
         return dict.fromkeys(others, Split.TEST) | _place_in_order(ordered, settings)
     hashes = {unit: unit_hash(unit, settings.seed) for unit in pc.unique(units.filter(is_ready)).to_pylist()}
-    placed = {unit: _split_at(value, settings) for unit, value in hashes.items()}
+    placed = _splits_at(hashes, settings)
     if settings.ensure_every_split:
         _fill_empty_splits(placed, hashes, settings)
-    return {unit: _split_at(unit_hash(unit, settings.seed), settings) for unit in others} | placed
+    return _splits_at({unit: unit_hash(unit, settings.seed) for unit in others}, settings) | placed
 
 
 def unit_hash(unit: str, seed: int) -> float:
@@ -288,9 +289,11 @@ def _bounds(split: Split, settings: SplitSettings) -> tuple[float, float]:
     return lower, lower + settings.fraction(split)
 
 
-def _split_at(value: float, settings: SplitSettings) -> Split:
+def _splits_at(hashes: Mapping[str, float], settings: SplitSettings) -> dict[str, Split]:
+    """Split that owns the place of each unit."""
     wanted = [split for split in Split if settings.fraction(split) > 0]
-    return next((split for split in wanted if value < _bounds(split, settings)[1]), wanted[-1])
+    ends = [_bounds(split, settings)[1] for split in wanted]
+    return {unit: wanted[min(bisect_right(ends, place), len(ends) - 1)] for unit, place in hashes.items()}
 
 
 def _fill_empty_splits(placed: dict[str, Split], hashes: Mapping[str, float], settings: SplitSettings) -> None:
