@@ -142,7 +142,7 @@ def test_the_autoencoder_learns_and_resumes_exactly(tmp_path: Path) -> None:
 
 def test_a_passed_deadline_leaves_a_checkpoint(tmp_path: Path) -> None:
     trainer = VaeTrainer(SMALL, videos_of(), tmp_path)
-    trainer.run(deadline=0.0)
+    trainer.run(seconds=0.0)
 
     assert trainer.step == 1
     assert VaeTrainer(SMALL, videos_of(), tmp_path).step == 1
