@@ -104,30 +104,6 @@ def freeze(dataset: Dataset, name: str, clips: Split | Iterable[str], settings: 
     return benchmark
 
 
-def load_or_freeze(dataset: Dataset, name: str, split: Split, settings: BenchmarkSettings) -> FrozenBenchmark:
-    """The benchmark frozen under this name, whatever was added to the split since; frozen now when there is none.
-
-    Args:
-        dataset: The dataset.
-        name: Name of the benchmark.
-        split: The clips where nothing is frozen yet; the frozen ones must still be in it.
-        settings: Size, length and seeds where nothing is frozen yet.
-
-    Raises:
-        DwmError: as `load` and `freeze`; a frozen clip is in another split now, so that a run may have learned it.
-    """
-    if name not in {known.name for known in _read(dataset)}:
-        return freeze(dataset, name, split, settings)
-    benchmark = load(dataset, name)
-    moved = set(benchmark.clip_ids) - dataset.clips.keys(ds.field("split") == split.value)
-    if moved:
-        raise DwmError(
-            f"{dataset.benchmarks_path}: clip '{min(moved)}' of benchmark '{name}' is not in split {split.value} any "
-            f"more ({len(moved)} such clips); freeze a benchmark under a new name, or split as before"
-        )
-    return benchmark
-
-
 def load(dataset: Dataset, name: str) -> FrozenBenchmark:
     """The frozen benchmark of this name, after checking that its clips are still those that were frozen.
 
