@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pyarrow.dataset as ds
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.base_model import BaseDescription, describe_base
@@ -180,7 +181,10 @@ def _check_run_folder(run_folder: Path, identity: RunIdentity, *, resume: bool) 
 
 
 def _run_row(dataset: Dataset, run_folder: Path, identity: RunIdentity) -> Run:
-    """Row of a run that is beginning; a folder far from the dataset is named by its absolute path."""
+    """Row of a run that is beginning; a folder far from the dataset is named by its absolute path.
+
+    A run that is in use stays so.
+    """
     is_near = run_folder.resolve().is_relative_to(dataset.root.resolve().parent)
     return Run(
         run_id=identity.run_id,
@@ -189,6 +193,7 @@ def _run_row(dataset: Dataset, run_folder: Path, identity: RunIdentity) -> Run:
         base_is_untrained=identity.base_is_untrained,
         dataset_hash=identity.dataset_hash,
         config_json=identity.config.model_dump_json(),
+        promoted=any(row.promoted for row in dataset.runs.rows(ds.field("run_id") == identity.run_id)),
         status=RunStatus.RUNNING,
         code_version=code_version(),
     )

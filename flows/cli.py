@@ -11,6 +11,7 @@ from flows.cli_data import build_app, check, check_lists, explain, export_app, g
 from flows.cli_generate import benchmark, generate
 from flows.cli_mini import pretrain_mini
 from flows.cli_model import encode, metrics
+from flows.cli_registry import promote, rollback, runs
 from flows.cli_run import demo, doctor
 from flows.cli_services import down, pool_template, status, up
 from flows.cli_support import set_up_logging
@@ -46,7 +47,9 @@ def switches(
 
 app.add_typer(build_app, name="build")
 app.add_typer(export_app, name="export")
-for command in (demo, split, check, explain, encode, train, generate, metrics, benchmark, gc, doctor, up, status, down):
+for command in (demo, split, check, explain, encode, train, generate, metrics, benchmark, runs, promote, rollback):
+    app.command()(command)
+for command in (gc, doctor, up, status, down):
     app.command()(command)
 app.command("check-lists")(check_lists)
 app.command("import-lora")(import_lora)

@@ -12,14 +12,14 @@ from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
 from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
+from flows.build_generated import LICENCE, build_generated
 from flows.build_official import BuildOfficialParameters, build_official
-from flows.build_trumans import BuildTrumansParameters, build_trumans
 from flows.encode import EncodeParameters, encode
 from flows.train import TrainParameters, train
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.profiles import get_profile
-from manifests.schema import ClipStatus, Source
+from manifests.schema import ClipStatus
 from manifests.splits import SplitPolicy, SplitReport, SplitSettings
 from render.hand_estimation.settings import HandEstimationSettings
 from sources.synthetic.aria_capture import RATE_HZ, CapturePlan
@@ -27,7 +27,7 @@ from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import plan_recordings
 from tasks.aria import generate_aria_captures
 from tasks.base_models import make_untrained_base
-from tasks.building import generate_recording_chunk, split_dataset
+from tasks.building import split_dataset
 from tasks.fixed_camera import generate_fixed_camera_videos
 
 RECORDINGS_A_TASK = 4
@@ -127,7 +127,7 @@ def build(parameters: DemoParameters, dataset: Path) -> int:
         raw = parameters.out.resolve() / "raw_fixed_camera"
         generate_fixed_camera_videos(raw, parameters.fixed_camera_videos, FIXED_CAMERA_SEED)
         built = build_fixed_camera(
-            BuildFixedCameraParameters(raw=raw, dataset=dataset, profile=parameters.profile, licence="CC0-1.0")
+            BuildFixedCameraParameters(raw=raw, dataset=dataset, profile=parameters.profile, licence=LICENCE)
         )
         failures += len(built.failures)
     if parameters.aria_captures:
@@ -150,7 +150,7 @@ def build_captures(parameters: DemoParameters, dataset: Path) -> int:
             dataset=dataset,
             profile=parameters.profile,
             reconstruction="demo",
-            licence="CC0-1.0",
+            licence=LICENCE,
             hands=HandEstimationSettings(estimator="file"),
         )
     )
@@ -162,14 +162,7 @@ def build_recordings(parameters: DemoParameters, dataset: Path) -> int:
     raw = parameters.out.resolve() / "raw"
     claim_folder(raw, seed=0)
     plans = plan_recordings(parameters.num_scenes, parameters.recordings_per_scene, seed=0)
-    for start in range(0, len(plans), RECORDINGS_A_TASK):
-        generate_recording_chunk(raw, plans[start : start + RECORDINGS_A_TASK])
-    built = build_trumans(
-        BuildTrumansParameters(
-            raw=raw, dataset=dataset, profile=parameters.profile, source=Source.SYNTHETIC, licence="CC0-1.0"
-        )
-    )
-    return len(built.failures)
+    return len(build_generated(raw, dataset, plans, parameters.profile, a_task=RECORDINGS_A_TASK).failures)
 
 
 def training_config(parameters: DemoParameters) -> TrainConfig:

@@ -18,18 +18,15 @@ from dwm_model.mini.vae import VaeSettings
 from dwm_model.train_config import TrainConfig, profile_geometry
 from dwm_model.training import TrainSummary
 from dwm_model.weight_files import TRANSFORMER_FOLDER
-from flows.build_trumans import BuildTrumansParameters, build_trumans
+from flows.build_generated import LICENCE, build_generated
 from flows.encode import EncodeParameters, encode
 from manifests.hashing import code_version
-from manifests.schema import Source
 from manifests.splits import SplitPolicy, SplitSettings
-from sources.synthetic.recording import RecordingPlan
 from sources.synthetic.world import plan_training_world
-from tasks.building import generate_recording_chunk, split_dataset
+from tasks.building import split_dataset
 from tasks.mini_base import (
     VaeProgress,
     borrow_mini_parts,
-    seconds_left,
     train_mini_vae,
     write_finished_base,
     write_mini_parts,
@@ -42,11 +39,11 @@ CONDITIONING_OF: dict[BaseKind, str] = {"inpainting": "inpainting", "image_to_vi
 """What trains each kind of base; see `dwm_model.base_conditioning`."""
 
 
-def pretraining_config(kind: BaseKind = "inpainting") -> TrainConfig:
-    """How a shipped base was trained: all weights, an EMA of them, one cosine."""
+def pretraining_config() -> TrainConfig:
+    """How a small base is trained: all weights, an EMA of them, one cosine."""
     return TrainConfig(
         geometry=profile_geometry(PROFILE),
-        conditioning=CONDITIONING_OF[kind],
+        conditioning=CONDITIONING_OF["inpainting"],
         mode="full",
         max_steps=15_000,
         batch_size=16,
@@ -86,7 +83,9 @@ class PretrainMiniParameters(BaseModel):
     vae: VaeSettings = Field(default_factory=VaeSettings, description="Autoencoder.")
     text: TextSettings = Field(default_factory=TextSettings, description="Text encoder.")
     transformer: TransformerSettings = Field(default_factory=TransformerSettings, description="Transformer's size.")
-    training: TrainConfig = Field(default_factory=pretraining_config, description="Transformer's training.")
+    training: TrainConfig = Field(
+        default_factory=pretraining_config, description="Transformer's training; its conditioning follows from `kind`."
+    )
 
 
 class PretrainMiniResult(BaseModel):
@@ -109,7 +108,7 @@ def pretrain_mini(parameters: PretrainMiniParameters) -> PretrainMiniResult:
     if parameters.parts is not None:
         borrow_mini_parts(parameters.parts, parts, parameters.transformer, parameters.kind)
     else:
-        vae = train_mini_vae(world, out / "vae", parameters.vae, geometry, deadline)
+        vae = train_mini_vae(world, out / "vae", parameters.vae, geometry, seconds_until(deadline))
         if not vae.is_complete:
             return PretrainMiniResult(vae=vae)
         write_mini_parts(
@@ -123,7 +122,8 @@ def pretrain_mini(parameters: PretrainMiniParameters) -> PretrainMiniResult:
             kind=parameters.kind,
         )
     encode(EncodeParameters(dataset=world, base=parts, profile=PROFILE))
-    trained = train_in_subprocess(world, parts, run, parameters.training, seconds=seconds_left(deadline))
+    training = parameters.training.model_copy(update={"conditioning": CONDITIONING_OF[parameters.kind]})
+    trained = train_in_subprocess(world, parts, run, training, seconds=seconds_until(deadline))
     if not trained.is_complete:
         return PretrainMiniResult(vae=vae, training=trained)
     average = "" if parameters.training.ema_decay is None else AVERAGE_FOLDER
@@ -135,25 +135,14 @@ def pretrain_mini(parameters: PretrainMiniParameters) -> PretrainMiniResult:
 def build_world(parameters: PretrainMiniParameters, raw: Path, world: Path) -> None:
     """Generate the recordings that are missing, draw their triplets, and split by scene."""
     plans = plan_training_world(parameters.num_scenes, parameters.recordings_per_scene)
-    for chunk in chunks_of(plans):
-        generate_recording_chunk(raw, chunk)
-    build_trumans(
-        BuildTrumansParameters(
-            raw=raw,
-            dataset=world,
-            profile=PROFILE,
-            source=Source.SYNTHETIC,
-            licence="CC0-1.0",
-            workers=parameters.workers,
-        )
-    )
+    build_generated(raw, world, plans, PROFILE, a_task=RECORDINGS_A_TASK, workers=parameters.workers)
     shares = SplitSettings(train=0.92, validation=0.04, test=0.04, ensure_every_split=True)
     split_dataset(world, SplitPolicy.SCENE_DISJOINT, shares)
 
 
-def chunks_of(plans: list[RecordingPlan]) -> list[list[RecordingPlan]]:
-    """Recordings task by task."""
-    return [plans[start : start + RECORDINGS_A_TASK] for start in range(0, len(plans), RECORDINGS_A_TASK)]
+def seconds_until(deadline: float | None) -> float | None:
+    """Seconds until a deadline of ``time.monotonic()``; None without one."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def note_of(parameters: PretrainMiniParameters, trained: TrainSummary) -> dict[str, str | int | bool]:
@@ -161,7 +150,7 @@ def note_of(parameters: PretrainMiniParameters, trained: TrainSummary) -> dict[s
     return {
         "untrained": False,
         "description": f"Small video {parameters.kind.replace('_', '-')} base, trained on generated rooms only.",
-        "licence": "CC0-1.0",
+        "licence": LICENCE,
         "steps": trained.steps,
         "clips": trained.clips,
         "code_version": code_version(),

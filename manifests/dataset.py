@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from manifests.atomic import write_text
 from manifests.errors import DwmError
 from manifests.hashing import hash_json
-from manifests.schema import SCHEMA_VERSION, Clip, ClipStatus, Generation, Run, Source, utc_now
+from manifests.schema import SCHEMA_VERSION, Clip, ClipStatus, Decision, Generation, Run, Source, utc_now
 from manifests.store import Table
 
 DATASET_FILE = "dataset.json"
@@ -40,6 +40,7 @@ class Dataset:
         clips: Table of clips.
         generations: Table of generated videos.
         runs: Table of training runs.
+        decisions: Table of what was decided about which run is in use.
     """
 
     def __init__(self, root: Path) -> None:
@@ -48,6 +49,7 @@ class Dataset:
         self.clips = Table(manifest, Clip)
         self.generations = Table(manifest, Generation)
         self.runs = Table(manifest, Run)
+        self.decisions = Table(manifest, Decision)
 
     @classmethod
     def create_or_open(cls, root: Path) -> Dataset:
@@ -85,9 +87,9 @@ class Dataset:
         return cls(root)
 
     @property
-    def tables(self) -> tuple[Table[Clip], Table[Generation], Table[Run]]:
+    def tables(self) -> tuple[Table[Clip], Table[Generation], Table[Run], Table[Decision]]:
         """All tables of the manifest."""
-        return self.clips, self.generations, self.runs
+        return self.clips, self.generations, self.runs, self.decisions
 
     @property
     def lists_folder(self) -> Path:

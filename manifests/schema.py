@@ -80,6 +80,17 @@ class RunStatus(StrEnum):
     FAILED = "failed"
 
 
+class RegistryAction(StrEnum):
+    """What was decided about which run is in use."""
+
+    PROMOTED = "promoted"
+    """The run is in use from now on."""
+    KEPT = "kept"
+    """The run was not good enough; the one before stays in use."""
+    ROLLED_BACK = "rolled_back"
+    """The run is in use again that was before the last promoted one."""
+
+
 def utc_now() -> datetime:
     """Current time, UTC, whole milliseconds (what the Parquet column holds)."""
     now = datetime.now(UTC)
@@ -336,5 +347,27 @@ class Run(Row):
     created_at: datetime = Field(default_factory=utc_now, description="When the row was made, UTC.")
 
 
-TABLES: dict[str, type[Row]] = {row.table_name: row for row in (Clip, Generation, Run)}
+class Decision(Row):
+    """One decision of the registry of runs; all of them are its history, in the order of their ids."""
+
+    table_name: ClassVar[str] = "decisions"
+    key_column: ClassVar[str] = "decision_id"
+
+    decision_id: str = Field(description="Number of the decision, six digits.")
+    action: RegistryAction = Field(description="What was decided.")
+    run_id: str = Field(description="Run that was looked at: the candidate, or the one that is in use again.")
+    previous_run_id: str | None = Field(default=None, description="Run in use before the decision; null for the first.")
+    forced: bool = Field(default=False, description="Promoted without being better.")
+    reason: str = Field(description="Why, in one sentence.")
+    benchmark_name: str | None = Field(default=None, description="Frozen benchmark that both were measured on.")
+    benchmark_hash: str | None = Field(default=None, description="Its hash; null when nothing was compared.")
+    metric: str | None = Field(default=None, description="Figure that decided; null when nothing was compared.")
+    value: float | None = Field(default=None, description="Its mean of the run; null when it was not measured.")
+    previous_value: float | None = Field(default=None, description="Its mean of the run in use before; null likewise.")
+    margin: float | None = Field(default=None, description="By how much the run had to be better.")
+    decided_by: str = Field(default="", description="Who: a user, or the flow run.")
+    created_at: datetime = Field(default_factory=utc_now, description="When, UTC.")
+
+
+TABLES: dict[str, type[Row]] = {row.table_name: row for row in (Clip, Generation, Run, Decision)}
 """Row class of each table."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,14 @@ class VaeProgress(BaseModel):
 
 @task(name="train-mini-vae")
 def train_mini_vae(
-    dataset: Path, folder: Path, settings: VaeSettings, geometry: ClipGeometry, deadline: float | None
+    dataset: Path, folder: Path, settings: VaeSettings, geometry: ClipGeometry, seconds: float | None
 ) -> VaeProgress:
-    """Train on a dataset's train split, from where the folder is, until a deadline of ``time.monotonic()``."""
+    """Train on a dataset's train split, from where the folder is, for so long at most."""
     opened = Dataset.open(dataset)
     cache = folder / "videos"
     trainer = VaeTrainer(settings, read_videos(opened, Split.TRAIN, geometry, cache), folder)
     began = trainer.step
-    trainer.run(deadline)
+    trainer.run(seconds)
     log = get_run_logger()
     log.info("autoencoder: step %d of %d", trainer.step, settings.max_steps)
     if not trainer.is_complete or trainer.step == began:
@@ -114,8 +113,3 @@ def write_finished_base(parts: Path, trained_transformer: Path, folder: Path, no
     transformer = CogVideoXTransformer3DModel.from_pretrained(trained_transformer, local_files_only=True)
     write_mini_base(folder, transformer, vae, text, note)
     return folder
-
-
-def seconds_left(deadline: float | None) -> float | None:
-    """Seconds until a deadline of ``time.monotonic()``; None without one."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -142,7 +142,7 @@ def test_the_autoencoder_learns_and_resumes_exactly(tmp_path: Path) -> None:
 
 def test_a_passed_deadline_leaves_a_checkpoint(tmp_path: Path) -> None:
     trainer = VaeTrainer(SMALL, videos_of(), tmp_path)
-    trainer.run(deadline=0.0)
+    trainer.run(seconds=0.0)
 
     assert trainer.step == 1
     assert VaeTrainer(SMALL, videos_of(), tmp_path).step == 1
@@ -226,3 +226,19 @@ def test_parts_are_read_from_a_folder_without_a_transformer(tmp_path: Path) -> N
     assert read.dtype == torch.float32
     assert torch.equal(read.decoder.conv_out.conv.weight, vae.decoder.conv_out.conv.weight.float())
     assert read_text.tokenizer(PROMPTS[0]).input_ids == text.tokenizer(PROMPTS[0]).input_ids
+
+
+def test_the_parts_that_ship_fit_their_interface_and_their_budget() -> None:
+    shipped = Path(__file__).resolve().parents[1] / "models" / "mini"
+    vae, text = read_parts(shipped)
+    weights = [path for path in shipped.rglob("*") if path.is_file()]
+
+    assert sum(path.stat().st_size for path in weights) < 13_000_000
+    assert not [path for path in weights if path.suffix in {".bin", ".pt", ".pkl"}]
+    with torch.inference_mode():
+        latent = vae.encode(torch.zeros(1, 3, 17, 64, 96)).latent_dist.mean
+        assert latent.shape == (1, 16, 5, 8, 12)
+        assert vae.decode(latent).sample.shape == (1, 3, 17, 64, 96)
+        tokens = text.tokenizer(PROMPTS[:2], padding="max_length", max_length=32, return_tensors="pt").input_ids
+        first, second = text.encoder(tokens).last_hidden_state
+    assert float((first - second).norm() / first.norm()) > 0.05

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from dataclasses import replace
+from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from dwm_model.clip_order import stable_seed
 from dwm_model.latent_shards import VideoRole
 from dwm_model.mini.patch_pca import PatchPca, fit_patch_pca
 from dwm_model.mini.vae import VaeSettings, compute_in_bfloat16, freeze_log_variance, make_vae, reconstruct
-from dwm_model.mini.videos import VideoCrop, VideoSet, draw_crops
+from dwm_model.mini.videos import VideoSet, draw_crops
 from dwm_model.run_log import Journal, Record
 from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from manifests.atomic import atomic_path, make_folder
@@ -58,7 +62,6 @@ class VaeTrainer:
         self.settings, self.videos, self.folder = settings, videos, folder
         self.step = 0
         self.vae = make_vae(settings).train()
-        self.pca = fit_clips_pca(settings, videos)
         if settings.precision == "bfloat16":
             compute_in_bfloat16(self.vae)
         self._named = dict(self.vae.named_parameters())
@@ -69,13 +72,19 @@ class VaeTrainer:
         self._restore()
         self.journal.cut_after(self.step)
 
+    @cached_property
+    def pca(self) -> PatchPca:
+        """What the encoder is drawn to; fitted when training first asks for it."""
+        return fit_clips_pca(self.settings, self.videos)
+
     @property
     def is_complete(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.settings.max_steps
 
-    def run(self, deadline: float | None = None) -> None:
-        """Train to the last step, or until ``time.monotonic()`` passes the deadline; a checkpoint is written then."""
+    def run(self, seconds: float | None = None) -> None:
+        """Train to the last step, or for so long and at least one step; a checkpoint is written then."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         while not self.is_complete:
             self._train_step()
             is_over = deadline is not None and time.monotonic() > deadline
@@ -103,7 +112,7 @@ class VaeTrainer:
         noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
             mean = self.vae.encode(pixels).latent_dist.mean
-            sample = mean + noise * 2.718281828 ** (0.5 * settings.log_variance)
+            sample = mean + noise * math.exp(0.5 * settings.log_variance)
             decoded = self.vae.decode(sample, return_dict=False)[0]
         error = (decoded.float() - pixels).square().mean()
         anchor = (mean.float() - wanted).square().mean()
@@ -159,8 +168,6 @@ class VaeTrainer:
 
 def learning_rate_at(settings: VaeSettings, step: int) -> float:
     """Rate of a step (from 1): linear warm-up, then a cosine to zero."""
-    import math
-
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.max_steps - settings.warmup_steps)
@@ -171,12 +178,9 @@ def fit_clips_pca(settings: VaeSettings, videos: VideoSet) -> PatchPca:
     """Principal components of interaction and static videos of evenly spread clips."""
     import torch
 
-    length = videos.frames[VideoRole.INTERACTION].shape[1]
-    every = max(1, len(videos) // settings.pca_clips)
-    roles = (VideoRole.INTERACTION, VideoRole.INTERACTION, VideoRole.STATIC)
-    crops = [
-        VideoCrop(clip, roles[turn % len(roles)], 0, length) for turn, clip in enumerate(range(0, len(videos), every))
-    ]
+    roles = cycle((VideoRole.INTERACTION, VideoRole.INTERACTION, VideoRole.STATIC))
+    whole = videos.whole(VideoRole.INTERACTION, settings.pca_clips)
+    crops = [replace(crop, role=role) for crop, role in zip(whole, roles, strict=False)]
     return fit_patch_pca(torch.cat([videos.batch([crop]) for crop in crops]), 16, settings.whitening)
 
 
@@ -193,9 +197,7 @@ def reconstruction_psnr(
     """
     import torch
 
-    length = videos.frames[role].shape[1]
-    every = 1 if limit is None else max(1, len(videos) // limit)
-    chosen = [VideoCrop(clip, role, 0, length) for clip in range(0, len(videos), every)]
+    chosen = videos.whole(role, limit)
     found: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(chosen), _EVALUATION_BATCH):
