@@ -33,7 +33,7 @@ class VaePhase(BaseModel):
 
 
 class VaeSettings(BaseModel):
-    """Size and training of the small autoencoder; the one that ships was stopped 400 steps before the end."""
+    """Size and training of the small autoencoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +51,9 @@ class VaeSettings(BaseModel):
             VaePhase(frames=17, batch_size=2, steps=1400, anchor=0.1),
         ),
         description="From single frames to whole clips.",
+    )
+    only_decoder: bool = Field(
+        default=False, description="Leave the encoder as it is, so that latents encoded with it stay valid."
     )
     interaction_share: float = Field(default=0.6, description="Share of pieces from interaction videos.", ge=0, le=1)
     static_share: float = Field(

@@ -39,7 +39,7 @@ class VaeRecord(Record):
     """A training step."""
 
     error: float = Field(description="Mean squared error of the pixels, which are in [-1, 1].")
-    anchor: float = Field(description="Mean squared distance of the latents to principal components.")
+    anchor: float = Field(description="Mean squared distance of the latents to principal components; 0 unused.")
     seconds: float = Field(description="CPU seconds of the step.")
 
 
@@ -50,23 +50,33 @@ class VaeTrainer:
         settings: size and training.
         videos: training clips.
         folder: checkpoint and journal; what is there is continued.
+        start: weights to begin with, of the same size; fresh ones when None.
 
     Raises:
         DwmError: the folder holds a training with other settings, or its checkpoint is damaged.
     """
 
-    def __init__(self, settings: VaeSettings, videos: VideoSet, folder: Path) -> None:
+    def __init__(
+        self, settings: VaeSettings, videos: VideoSet, folder: Path, start: AutoencoderKLCogVideoX | None = None
+    ) -> None:
         import torch
 
         make_folder(folder)
         self.settings, self.videos, self.folder = settings, videos, folder
         self.step = 0
         self.vae = make_vae(settings).train()
+        if start is not None:
+            self.vae.load_state_dict(start.state_dict())
         if settings.precision == "bfloat16":
             compute_in_bfloat16(self.vae)
         self._named = dict(self.vae.named_parameters())
+        self._learned = {
+            name: parameter
+            for name, parameter in self._named.items()
+            if name.startswith("decoder.") or not settings.only_decoder
+        }
         self._optimizer: Any = torch.optim.Adam(
-            list(self._named.values()), lr=settings.learning_rate, betas=(0.9, 0.99)
+            list(self._learned.values()), lr=settings.learning_rate, betas=(0.9, 0.99)
         )
         self.journal = Journal(folder / LOSSES_FILE, VaeRecord)
         self._restore()
@@ -108,17 +118,17 @@ class VaeTrainer:
         seed = stable_seed("vae", settings.seed, step)
         crops = draw_crops(self.videos, shares, phase.frames, phase.batch_size, seed)
         pixels = self.videos.batch(crops).contiguous(memory_format=torch.channels_last_3d)
-        wanted = self.pca.encode(pixels)
-        noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            mean = self.vae.encode(pixels).latent_dist.mean
+            with torch.set_grad_enabled(not settings.only_decoder):
+                mean = self.vae.encode(pixels).latent_dist.mean
+            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
             sample = mean + noise * math.exp(0.5 * settings.log_variance)
             decoded = self.vae.decode(sample, return_dict=False)[0]
         error = (decoded.float() - pixels).square().mean()
-        anchor = (mean.float() - wanted).square().mean()
+        anchor = torch.zeros(()) if phase.anchor == 0 else (mean.float() - self.pca.encode(pixels)).square().mean()
         (error + phase.anchor * anchor).backward()
         freeze_log_variance(self.vae)
-        torch.nn.utils.clip_grad_norm_(list(self._named.values()), settings.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(list(self._learned.values()), settings.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(settings, step)
         self._optimizer.step()
@@ -131,7 +141,7 @@ class VaeTrainer:
         from safetensors.torch import save_file
 
         tensors = {f"weight.{name}": parameter.detach().contiguous() for name, parameter in self._named.items()}
-        for name, parameter in self._named.items():
+        for name, parameter in self._learned.items():
             for moment in _MOMENTS:
                 tensors[f"{moment}.{name}"] = self._optimizer.state[parameter][moment].contiguous()
         self.journal.flush_to_disk()
@@ -155,6 +165,7 @@ class VaeTrainer:
                 with torch.no_grad():
                     for name, parameter in self._named.items():
                         parameter.copy_(opened.get_tensor(f"weight.{name}"))
+                    for name, parameter in self._learned.items():
                         state = {
                             moment: torch.empty_like(parameter).copy_(opened.get_tensor(f"{moment}.{name}"))
                             for moment in _MOMENTS
