@@ -42,7 +42,7 @@ def train(
 
     SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with 143 or 130.
 
-    Example: `dwm train out/dataset --base out/demo/base --run out/run --preset tiny`
+    Example: `dwm train out/dataset --base models/mini --run out/run --preset mini`
     """
     from dwm_model.train import StopRequest
     from dwm_model.train_config import get_preset, read_train_config

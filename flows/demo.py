@@ -8,6 +8,7 @@ import pyarrow.dataset as ds
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
+from dwm_model.mini.shipped import shipped_base
 from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
 from flows.build_aria import BuildAriaParameters, build_aria
@@ -26,7 +27,6 @@ from sources.synthetic.aria_capture import RATE_HZ, CapturePlan
 from sources.synthetic.marks import claim_folder
 from sources.synthetic.recording import plan_recordings
 from tasks.aria import generate_aria_captures
-from tasks.base_models import make_untrained_base
 from tasks.building import split_dataset
 from tasks.fixed_camera import generate_fixed_camera_videos
 
@@ -43,7 +43,10 @@ class DemoParameters(BaseModel):
     out: Path = Field(default=Path("out/demo"), description="Folder for everything that is written.")
     raw: Path | None = Field(default=None, description="Triplets in the official layout; generated ones when absent.")
     profile: str = Field(default="mini", description="Size and length of the clips as the model sees them.")
-    preset: str = Field(default="tiny", description="Training preset.")
+    base: Path | None = Field(
+        default=None, description="Base model in the diffusers layout; the small one of the project when absent."
+    )
+    preset: str = Field(default="mini", description="Training preset.")
     steps: int | None = Field(default=None, description="Training steps; the preset's when absent.", gt=0)
     seeds: int = Field(default=3, description="Videos a clip and method.", gt=0)
     num_inference_steps: int = Field(default=20, description="Denoising steps a video (the paper uses 50).", gt=0)
@@ -71,12 +74,12 @@ class DemoResult(BaseModel):
 def demo(parameters: DemoParameters) -> DemoResult:
     """Run every stage; a stage that an earlier, interrupted run has finished is passed over."""
     out, profile = parameters.out.resolve(), get_profile(parameters.profile)
-    dataset, base, run = out / "dataset", out / "base", out / "run"
+    dataset, run = out / "dataset", out / "run"
+    base = parameters.base.resolve() if parameters.base else shipped_base()
     failures = build(parameters, dataset)
     policy = SplitPolicy.IN_ORDER if parameters.raw else SplitPolicy.SCENE_DISJOINT
     settings = SplitSettings(train=0.6, validation=0.2, test=0.2, ensure_every_split=True)
     require_every_split(dataset, split_dataset(dataset, policy, settings))
-    make_untrained_base(base)
     encode(EncodeParameters(dataset=dataset, base=base, profile=profile.name))
     trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))
     table = out / "benchmark"

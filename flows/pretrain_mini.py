@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dwm_model.checkpoints import AVERAGE_FOLDER, checkpoint_folder
 from dwm_model.mini.base import BaseKind, TransformerSettings
 from dwm_model.mini.text_encoder import TextSettings
-from dwm_model.mini.vae import VaeSettings
+from dwm_model.mini.vae import VAE_STAGES, VaeSettings
 from dwm_model.train_config import TrainConfig, profile_geometry
 from dwm_model.training import TrainSummary
 from dwm_model.weight_files import TRANSFORMER_FOLDER
@@ -80,7 +80,9 @@ class PretrainMiniParameters(BaseModel):
         default=None, description="Take autoencoder and text encoder from this base instead of training them."
     )
     kind: BaseKind = Field(default="inpainting", description="What the transformer learns; see `BaseKind`.")
-    vae: VaeSettings = Field(default_factory=VaeSettings, description="Autoencoder.")
+    vae: tuple[VaeSettings, ...] = Field(
+        default=VAE_STAGES, description="Autoencoder: stages of its training, all of one size.", min_length=1
+    )
     text: TextSettings = Field(default_factory=TextSettings, description="Text encoder.")
     transformer: TransformerSettings = Field(default_factory=TransformerSettings, description="Transformer's size.")
     training: TrainConfig = Field(
@@ -115,7 +117,7 @@ def pretrain_mini(parameters: PretrainMiniParameters) -> PretrainMiniResult:
             world,
             out / "vae",
             parts,
-            vae_settings=parameters.vae,
+            vae_stages=parameters.vae,
             text_settings=parameters.text,
             transformer_settings=parameters.transformer,
             geometry=geometry,

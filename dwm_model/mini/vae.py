@@ -81,6 +81,20 @@ class VaeSettings(BaseModel):
         raise ValueError(f"step {step} is beyond the last, {self.max_steps}")
 
 
+VAE_STAGES = (
+    VaeSettings(),
+    VaeSettings(
+        phases=(
+            VaePhase(frames=9, batch_size=4, steps=1500, anchor=0.0),
+            VaePhase(frames=17, batch_size=2, steps=1000, anchor=0.0),
+        ),
+        only_decoder=True,
+        learning_rate=1.5e-3,
+    ),
+)
+"""How the autoencoder that ships was trained: as a whole, then its decoder, while the transformer already learned."""
+
+
 def make_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
     """An untrained autoencoder that is ready to learn fast.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import cycle
@@ -175,6 +176,43 @@ class VaeTrainer:
             raise DwmError(f"{path}: damaged ({error}); remove it to begin again") from error
         self.step = step
         logger.info("autoencoder: continuing from step %d", step)
+
+
+def current_stage(stages: Sequence[VaeSettings], videos: VideoSet, folder: Path) -> VaeTrainer:
+    """The training of the first stage that is not finished, or of the last; each begins where the one before ended.
+
+    Args:
+        stages: settings of one size, at least one.
+        videos: training clips.
+        folder: has a folder for each stage.
+
+    Raises:
+        DwmError: as `VaeTrainer`.
+    """
+    trainer = VaeTrainer(stages[0], videos, folder / "stage_1")
+    for number, settings in enumerate(stages[1:], 2):
+        if not trainer.is_complete:
+            break
+        trainer = VaeTrainer(settings, videos, folder / f"stage_{number}", start=trainer.vae)
+    return trainer
+
+
+def train_stages(
+    stages: Sequence[VaeSettings], videos: VideoSet, folder: Path, seconds: float | None = None
+) -> VaeTrainer:
+    """Train all stages, or for so long and at least one step of each stage that is reached.
+
+    Returns:
+        The training that was reached.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        trainer = current_stage(stages, videos, folder)
+        if trainer.is_complete:
+            return trainer
+        trainer.run(None if deadline is None else deadline - time.monotonic())
+        if not trainer.is_complete:
+            return trainer
 
 
 def learning_rate_at(settings: VaeSettings, step: int) -> float:
