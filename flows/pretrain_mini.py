@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.checkpoints import AVERAGE_FOLDER, checkpoint_folder
 from dwm_model.mini.base import BaseKind, TransformerSettings
+from dwm_model.mini.curve import CURVE_KEY, curve_of
 from dwm_model.mini.text_encoder import TextSettings
 from dwm_model.mini.vae import VAE_STAGES, VaeSettings
 from dwm_model.train_config import TrainConfig, profile_geometry
@@ -45,7 +47,8 @@ def pretraining_config() -> TrainConfig:
         geometry=profile_geometry(PROFILE),
         conditioning=CONDITIONING_OF["inpainting"],
         mode="full",
-        max_steps=15_000,
+        max_steps=7_000,
+        precision="bfloat16",
         batch_size=16,
         accumulation_steps=1,
         learning_rate=1e-3,
@@ -130,7 +133,7 @@ def pretrain_mini(parameters: PretrainMiniParameters) -> PretrainMiniResult:
         return PretrainMiniResult(vae=vae, training=trained)
     average = "" if parameters.training.ema_decay is None else AVERAGE_FOLDER
     transformer = checkpoint_folder(run, trained.steps) / average / TRANSFORMER_FOLDER
-    write_finished_base(parts, transformer, parameters.base, note_of(parameters, trained))
+    write_finished_base(parts, transformer, parameters.base, note_of(parameters, trained, run))
     return PretrainMiniResult(vae=vae, training=trained, base=parameters.base)
 
 
@@ -147,7 +150,7 @@ def seconds_until(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def note_of(parameters: PretrainMiniParameters, trained: TrainSummary) -> dict[str, str | int | bool]:
+def note_of(parameters: PretrainMiniParameters, trained: TrainSummary, run: Path) -> dict[str, Any]:
     """What the base says of itself."""
     return {
         "untrained": False,
@@ -156,4 +159,5 @@ def note_of(parameters: PretrainMiniParameters, trained: TrainSummary) -> dict[s
         "steps": trained.steps,
         "clips": trained.clips,
         "code_version": code_version(),
+        CURVE_KEY: curve_of(run).model_dump(mode="json"),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
@@ -15,18 +17,23 @@ from prefect.testing.utilities import prefect_test_harness
 
 from dwm_model.base_model import describe_base
 from dwm_model.mini.base import TransformerSettings
+from dwm_model.mini.curve import FIRST_STEPS, recorded_curve
+from dwm_model.mini.shipped import shipped_base
 from dwm_model.mini.text_encoder import TextSettings
 from dwm_model.mini.vae import VaePhase, VaeSettings
 from dwm_model.tiny import make_tiny_base
+from dwm_model.training import train
 from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
+from flows.encode import EncodeParameters, encode
 from flows.pool_templates import PoolSettings, PoolType, pool_template
-from flows.pretrain_mini import PretrainMiniParameters, pretrain_mini, pretraining_config
+from flows.pretrain_mini import PretrainMiniParameters, PretrainMiniResult, pretrain_mini, pretraining_config
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Split
 from render.hand_estimation.settings import HandEstimationSettings
+from tasks.mini_base import borrow_mini_parts
 from tasks.retrying import is_worth_retrying
 from tests.helpers_aria import tiny_capture
 from tests.helpers_fixed_camera import write_hands, write_release
@@ -193,15 +200,18 @@ def small_base(out: Path, **changes: object) -> PretrainMiniParameters:
     return parameters.model_copy(update=changes)
 
 
-@pytest.mark.usefixtures("client")
-def test_the_small_base_is_made_in_stages(tmp_path: Path) -> None:
-    out = tmp_path / "mini"
-    interrupted = pretrain_mini(small_base(out, minutes=1e-6))
+@pytest.fixture(scope="module")
+def made(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PretrainMiniResult]]:
+    """Folder of a much smaller base, and what the call said that was interrupted and the one that finished."""
+    out = tmp_path_factory.mktemp("mini")
+    return out, [pretrain_mini(small_base(out, minutes=minutes)) for minutes in (1e-6, None)]
+
+
+def test_the_small_base_is_made_in_stages(made: tuple[Path, list[PretrainMiniResult]]) -> None:
+    out, (interrupted, finished) = made
     assert interrupted.base is None
     assert interrupted.vae is not None
     assert (interrupted.vae.step, interrupted.vae.is_complete) == (1, False)
-
-    finished = pretrain_mini(small_base(out, minutes=None))
     assert finished.vae is not None
     assert finished.training is not None
     assert (finished.vae.step, finished.training.steps) == (2, 3)
@@ -211,18 +221,42 @@ def test_the_small_base_is_made_in_stages(tmp_path: Path) -> None:
     assert (description.text_tokens, description.latent_channels) == (32, 16)
     note = json.loads((out / "base" / "dwm_base.json").read_text())
     assert (note["steps"], note["licence"]) == (3, "CC0-1.0")
+    assert len(recorded_curve(out / "base").first) == 3
 
 
-@pytest.mark.usefixtures("client")
-def test_a_base_may_take_over_the_parts_of_another(tmp_path: Path, result: DemoResult) -> None:
+def test_a_base_may_take_over_the_parts_of_another(made: tuple[Path, list[PretrainMiniResult]], tmp_path: Path) -> None:
     out = tmp_path / "second"
-    parts = result.run.parents[1] / "base"
-    finished = pretrain_mini(small_base(out, minutes=None, parts=parts, kind="image_to_video"))
+    for folder in ("raw", "world"):
+        shutil.copytree(made[0] / folder, out / folder)
+    finished = pretrain_mini(small_base(out, minutes=None, parts=made[0] / "base", kind="image_to_video"))
 
     assert finished.vae is None
     assert finished.base is not None
     config = json.loads((out / "base" / "transformer" / "config.json").read_text())
     assert config["in_channels"] == 32
+    assert describe_base(out / "base").latent_name == describe_base(made[0] / "base").latent_name
+
+
+def test_the_shipped_base_was_trained_as_the_settings_say(
+    made: tuple[Path, list[PretrainMiniResult]], tmp_path: Path
+) -> None:
+    """Fifty steps from nothing on a few rooms follow the recorded losses, which a whole world gave."""
+    world, parts, recorded = made[0] / "world", tmp_path / "parts", recorded_curve(shipped_base())
+    borrow_mini_parts.fn(shipped_base(), parts, TransformerSettings(), "inpainting")
+    encode(EncodeParameters(dataset=world, base=parts, profile="mini"))
+    losses: list[float] = []
+    train(
+        Dataset.open(world),
+        parts,
+        tmp_path / "run",
+        pretraining_config(),
+        should_stop=lambda: len(losses) == FIRST_STEPS,
+        on_step=lambda record: losses.append(record.loss),
+    )
+
+    assert recorded.first[0] > 1.1
+    for start in (0, 20, 40):
+        assert fmean(losses[start : start + 10]) == pytest.approx(fmean(recorded.first[start : start + 10]), rel=0.1)
 
 
 @pytest.mark.usefixtures("client")

@@ -9,9 +9,6 @@ from manifests.errors import DwmError
 SHIPPED_BASE = Path(__file__).resolve().parents[2] / "models" / "mini"
 """Autoencoder, transformer, text encoder and scheduler in the diffusers layout; see its README.md."""
 
-TRAINING_CURVE = SHIPPED_BASE / "training_curve.json"
-"""Losses of the training that made its transformer."""
-
 
 def shipped_base() -> Path:
     """The base that ships with the project.
