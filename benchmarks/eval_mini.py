@@ -1,9 +1,9 @@
 """What the small base shows of the paper's claims, on rooms and things that it was never trained on.
 
 ``python -m benchmarks.eval_mini --dataset D --base B --run DWM_RUN --no-hands-run RUN --out OUT [--image-to-video I]``
-generates what is missing (it resumes), writes the usual benchmark report and ``claims.json`` beside it, and prints the
-claims. The dataset is the held-out world (`sources/synthetic/world.py`), split so that all of it is test, and encoded
-with the base. Nothing may be chosen by looking at its output.
+generates what is missing (it resumes), writes the usual benchmark report, ``claims.json`` and a contact sheet of the
+first clips beside it, and prints the claims. The dataset is the held-out world (`sources/synthetic/world.py`), split so
+that all of it is test, and encoded with the base. Nothing may be chosen by looking at its output.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.benchmark import run_sources
@@ -31,11 +32,12 @@ from dwm_model.regions import load_regions
 from dwm_model.results import COLUMNS, BenchmarkResult
 from dwm_model.sampling import SamplerConfig
 from dwm_model.train_config import profile_geometry
-from manifests.atomic import write_text
+from manifests.atomic import write_bytes, write_text
 from manifests.benchmarks import BenchmarkSettings, FrozenBenchmark, freeze
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Clip, ClipStatus, Split
+from render.contact_sheet import contact_sheet, encode_jpeg
 from render.hand_mask import Mask
 from render.video import Frames, read_clip_video
 
@@ -46,6 +48,7 @@ RIVALS = (STATIC_COPY, STATIC_DECODED, PASTED_HANDS, FINE_TUNED)
 NAVIGATION = DWM + WITHOUT_HANDS
 _VARIATION = re.compile(r"_variation_\d+$")
 _GEOMETRY = profile_geometry("mini")
+_SHEET_CLIPS, _SHEET_TILE_PX = 12, 120
 
 
 class Claim(BaseModel):
@@ -149,6 +152,22 @@ class Videos:
                 found.setdefault(first.clip_id, []).append(float(own[0] < other[0] and own[1] < other[1]))
         return _known(mean_interval(found))
 
+    def sheet(self, count: int) -> NDArray[np.uint8]:
+        """Contact sheet of the first clips by id: hands, truth and what DWM made of them with the first seed."""
+        rows: list[tuple[str, Frames]] = []
+        for clip_id in sorted(self._clips)[:count]:
+            clip = self._clips[clip_id]
+            made = self._video(clip_id, DWM, self._seeds(clip, DWM)[0])
+            if made is None:
+                raise DwmError(f"clip {clip_id}: its first video is missing; run the script again")
+            shown = (
+                (clip.prompt, self._read(clip.hands_path)),
+                ("truth", self._read(clip.interaction_path)),
+                (DWM, made),
+            )
+            rows.extend(shown)
+        return contact_sheet(rows, tile_width=_SHEET_TILE_PX)
+
     def _mean(self, clip: Clip, method: str, measure: Callable[[Clip, Frames], float | None]) -> float | None:
         videos = (self._video(clip.clip_id, method, seed) for seed in self._seeds(clip, method))
         values = [value for video in videos if video is not None and (value := measure(clip, video)) is not None]
@@ -247,6 +266,8 @@ def evaluate(options: argparse.Namespace) -> list[Claim]:
         found.append(Claim(what=what, found=difference, wanted="below -1", is_met=difference.mean < -1.0))
     write_text(options.out / "claims.json", json.dumps([claim.model_dump() for claim in found], indent=2) + "\n")
     write_text(options.out / "claims.md", claims_table(found))
+    sheet = Videos(dataset, result).sheet(_SHEET_CLIPS)
+    write_bytes(options.out / "first_clips.jpg", encode_jpeg(sheet))
     return found
 
 

@@ -6,7 +6,7 @@ video. "As decoded" is the PSNR against what the autoencoder makes of that video
 the process without a GPU, wall-clock time with one, decoding included.
 
 Example:
-    python -m benchmarks.sampler_steps --dataset out/demo/dataset --base out/demo/base --run out/demo/run
+    python -m benchmarks.sampler_steps --dataset out/demo/dataset --base models/mini --run out/demo/run
 """
 
 from __future__ import annotations

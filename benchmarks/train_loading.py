@@ -54,7 +54,7 @@ def random_dataset(root: Path, base: BaseDescription, items: int, items_folder: 
     for start in range(0, items, _CLIPS_A_SHARD):
         chunk = clips[start : start + _CLIPS_A_SHARD]
         fingerprints = {clip.clip_id: clip_fingerprint(clip, ShardKind.VIDEOS) for clip in chunk}
-        metadata = ShardMetadata(base_hash=base.base_hash, geometry=GEOMETRY, clips=fingerprints, failed={})
+        metadata = ShardMetadata(encoder_hash=base.encoder_hash, geometry=GEOMETRY, clips=fingerprints, failed={})
         tensors = {f"{clip.clip_id}.{role}": latents[role].clone() for clip in chunk for role in ROLES}
         write_shard(dataset, base, metadata, tensors)
         if items_folder is not None:

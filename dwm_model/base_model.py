@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 PART_FOLDERS = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 """Sub-folders of a base model; their files make its hash."""
 
+_ENCODER_PREFIXES = ("text_encoder/", "tokenizer/", "vae/")
+"""Those that cached latents and prompt embeddings come from."""
+
 NOTE_FILE = "dwm_base.json"
 """Optional note beside ``model_index.json``: ``untrained``, ``description``, ``licence``, ``seed``."""
 
@@ -48,9 +51,11 @@ class BaseDescription:
 
     Attributes:
         path: its folder, absolute.
-        name: the folder's name; with the first digits of the hash it names the folder of cached latents.
+        name: the folder's name.
         family: how it patches latents.
         base_hash: SHA-256 over the names and bytes of the weight and configuration files of all parts.
+        encoder_hash: the same over autoencoder, text encoder, tokenizer and the embeddings' length: what was cached
+            with a base serves every other one with the same encoders.
         is_untrained: it has random weights; what it generates is no result.
         latent_channels: channels of a latent.
         spatial_ratio: pixels a latent cell is wide and high.
@@ -65,6 +70,7 @@ class BaseDescription:
     name: str
     family: ModelFamily
     base_hash: str
+    encoder_hash: str
     is_untrained: bool
     latent_channels: int
     spatial_ratio: int
@@ -76,8 +82,8 @@ class BaseDescription:
 
     @property
     def latent_name(self) -> str:
-        """Folder name of what is encoded with this base."""
-        return f"{self.name}-{self.base_hash[:8]}"
+        """Folder name of what is encoded with this base's encoders."""
+        return f"encoders-{self.encoder_hash[:8]}"
 
 
 class BaseModel:
@@ -252,14 +258,18 @@ def describe_base(path: Path) -> BaseDescription:
     family = detect_family(folder / "transformer" / "config.json")
     note_path = folder / NOTE_FILE
     note = read_json_object(note_path) if note_path.exists() else {}
+    digests = _digests(folder)
+    encoders = {name: digest for name, digest in digests.items() if name.startswith(_ENCODER_PREFIXES)}
     try:
+        sizes = _wan_sizes(folder) if family.is_wan else _cogvideox_sizes(folder)
         return BaseDescription(
             path=folder,
             name=name,
             family=family,
-            base_hash=_hash_base(folder),
+            base_hash=hash_json(digests),
+            encoder_hash=hash_json([sizes["text_tokens"], encoders]),
             is_untrained=bool(note.get("untrained", False)),
-            **(_wan_sizes(folder) if family.is_wan else _cogvideox_sizes(folder)),
+            **sizes,
         )
     except KeyError as error:
         raise DwmError(
@@ -335,8 +345,8 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _hash_base(folder: Path) -> str:
-    """Hash over (relative name, SHA-256) of every file of the parts; the note and the index do not count."""
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the parts by relative name; the note and the index do not count."""
     cache = _HashCache()
     digests = {
         file.relative_to(folder).as_posix(): cache.digest(file)
@@ -345,7 +355,7 @@ def _hash_base(folder: Path) -> str:
         if file.is_file() and not file.name.startswith(".")
     }
     cache.save()
-    return hash_json(digests)
+    return digests
 
 
 class _HashCache:

@@ -57,6 +57,11 @@ class ConditionBatch:
     def __len__(self) -> int:
         return len(self.static_bcfhw)
 
+    @property
+    def has_hands(self) -> bool:
+        """Whether anything tells of hands, be it that there are none."""
+        return self.hands_bcfhw is not None or self.poses_btd is not None
+
     def without_hands(self, which: Sequence[bool] | None = None) -> ConditionBatch:
         """The same with zeros in place of the hands of the marked clips (all of them when None)."""
         import torch

@@ -37,6 +37,13 @@ PASTED_HANDS = "pasted hands"
 TRUTH_DECODED = "truth decoded"
 """The interaction video through the autoencoder: no model of this base can be better."""
 
+DECODED_COPIES = {
+    STATIC_DECODED: VideoRole.STATIC,
+    PASTED_HANDS: VideoRole.STATIC,
+    TRUTH_DECODED: VideoRole.INTERACTION,
+}
+"""Rows that need a base's autoencoder and nothing else of it, with the video that each decodes."""
+
 
 class StaticCopy:
     """Shows the static video: the identity that the inpainting prior starts from (paper section 3.2)."""
@@ -113,13 +120,4 @@ def load_copy(name: str, base: BaseModel, store: LatentStore) -> DecodedCopy:
     Raises:
         KeyError: no decoded copy has this name.
     """
-    role = {
-        STATIC_DECODED: VideoRole.STATIC,
-        PASTED_HANDS: VideoRole.STATIC,
-        TRUTH_DECODED: VideoRole.INTERACTION,
-    }[name]
-    return DecodedCopy(name, base, store, role, paste_hands=name == PASTED_HANDS)
-
-
-DECODED_COPIES = (STATIC_DECODED, PASTED_HANDS, TRUTH_DECODED)
-"""Rows that need a base's autoencoder and nothing else of it."""
+    return DecodedCopy(name, base, store, DECODED_COPIES[name], paste_hands=name == PASTED_HANDS)

@@ -1,6 +1,6 @@
 """Shards: the files of cached latents, checked against base, geometry and the clips' videos before they are used.
 
-Shards lie in ``latents/<base name>-<hash8>/<W>x<H>x<T>/shard-<hash>.safetensors``; a shard is whole or absent. Its one
+Shards lie in ``latents/encoders-<hash8>/<W>x<H>x<T>/shard-<hash>.safetensors``; a shard is whole or absent. Its one
 metadata entry tells what kind of videos it holds, geometry, base hash, and a fingerprint of each clip's video files, so
 that latents of a changed video, another base or another size are never used.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dwm_model.base_model import BaseDescription
 
-LATENT_SCHEMA_VERSION = 1
+LATENT_SCHEMA_VERSION = 2
 """Raised when the layout of shards changes; other versions are refused."""
 
 _METADATA_KEY = "dwm_latents"
@@ -68,7 +68,7 @@ class ShardMetadata(BaseModel):
 
     schema_version: int = Field(default=LATENT_SCHEMA_VERSION, description="Layout of the shard.")
     kind: ShardKind = Field(default=ShardKind.VIDEOS, description="Which videos of its clips it holds.")
-    base_hash: str = Field(description="Hash of the base model whose autoencoder encoded it.")
+    encoder_hash: str = Field(description="Hash of the encoders of the base that encoded it.")
     geometry: ClipGeometry = Field(description="Size and length of the encoded videos.")
     clips: dict[str, str] = Field(description="Fingerprint of the video files of each encoded clip.")
     failed: dict[str, str] = Field(description="Fingerprint of each clip of this chunk that could not be read.")
@@ -155,8 +155,9 @@ def _read_shard(path: Path, base: BaseDescription, geometry: ClipGeometry) -> Sh
         raise DwmError(f"{path}: no latent shard of version {LATENT_SCHEMA_VERSION}; {_REMEDY}") from error
     if metadata.schema_version != LATENT_SCHEMA_VERSION:
         raise DwmError(f"{path}: layout version {metadata.schema_version}, not {LATENT_SCHEMA_VERSION}; {_REMEDY}")
-    if metadata.base_hash != base.base_hash:
-        raise DwmError(f"{path}: encoded with base {metadata.base_hash[:8]}, not {base.base_hash[:8]}; {_REMEDY}")
+    if metadata.encoder_hash != base.encoder_hash:
+        wanted = base.encoder_hash[:8]
+        raise DwmError(f"{path}: encoded with encoders {metadata.encoder_hash[:8]}, not {wanted}; {_REMEDY}")
     if metadata.geometry != geometry:
         raise DwmError(f"{path}: encoded at {metadata.geometry}, not {geometry}; {_REMEDY}")
     expected = geometry.moments_shape(base)

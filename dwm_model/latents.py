@@ -222,7 +222,7 @@ def encode_shard(
         encoded[clip.clip_id] = clip_fingerprint(clip, kind)
     metadata = ShardMetadata(
         kind=kind,
-        base_hash=base.base_hash,
+        encoder_hash=base.description.encoder_hash,
         geometry=geometry,
         clips=encoded,
         failed={clip.clip_id: clip_fingerprint(clip, kind) for clip in clips if clip.clip_id in failures},
@@ -347,7 +347,7 @@ class LatentStore:
         why = "its videos changed after encoding" if clip_id in self._stale else "not encoded"
         what, option = ("hand-mask latents", " --hand-masks") if role is VideoRole.HAND_MASK else ("latents", "")
         return DwmError(
-            f"{self.dataset.root}: {how_many}clip {clip_id} has no {what} at {self.geometry} for base "
+            f"{self.dataset.root}: {how_many}clip {clip_id} has no {what} at {self.geometry} for "
             f"{self.base.latent_name} ({why}); run `dwm encode{option}` with the profile of this size"
         )
 

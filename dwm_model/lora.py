@@ -37,6 +37,13 @@ _METADATA_KEY = "lora_adapter_metadata"
 _CONTROL_COPIES = r"control_branch\..*"
 
 
+ALL_LINEAR_LAYERS = (
+    *("to_q", "to_k", "to_v", "to_out.0"),
+    *("ff.net.0.proj", "ff.net.2", "norm1.linear", "norm2.linear"),
+)
+"""Every linear layer of a CogVideoX block: attention, feed-forward, modulation."""
+
+
 class LoraSettings(BaseModel):
     """Size and place of a LoRA adapter (paper Appendix A)."""
 
@@ -45,7 +52,8 @@ class LoraSettings(BaseModel):
     rank: int = Field(default=64, description="Rank of each update.", gt=0)
     alpha: float = Field(default=64.0, description="The update is scaled by alpha / rank.", gt=0)
     target_modules: tuple[str, ...] = Field(
-        default=("to_q", "to_k", "to_v", "to_out.0"), description="Linear layers of each attention that get one."
+        default=("to_q", "to_k", "to_v", "to_out.0"),
+        description="Linear layers of each block that get one; the paper's are those of its attention.",
     )
 
 

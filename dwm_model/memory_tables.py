@@ -42,6 +42,7 @@ def described(base_name: str, folder: Path) -> BaseDescription:
         name=base_name,
         family=real.family,
         base_hash="",
+        encoder_hash="",
         is_untrained=True,
         latent_channels=LATENT_CHANNELS,
         spatial_ratio=8,

@@ -36,8 +36,11 @@ WITHOUT_TEXT = " without text"
 WITHOUT_HANDS = " without hands"
 """What is put after a row's name to leave the prompt or the hands out (paper Appendix E and section 4.2)."""
 
+_KNOWN = (STATIC_COPY, SDEDIT, DWM, NOT_FINE_TUNED, *DECODED_COPIES)
+"""Rows that are named without a run's folder."""
 
-_WITHOUT_RUN = (STATIC_COPY, SDEDIT, NOT_FINE_TUNED, *DECODED_COPIES)
+_WITHOUT_RUN = tuple(name for name in _KNOWN if name != DWM)
+"""Those of them that no run is behind."""
 
 
 class MethodSource(BaseModel):
@@ -82,8 +85,8 @@ class MethodSource(BaseModel):
                 f"method '{text}': needs a run trained with conditioning {CONDITIONING_OF[plain]}; "
                 f"write it as '{text}=RUN'"
             )
-        if not separator and plain not in (*_WITHOUT_RUN, DWM):
-            known = ", ".join((*_WITHOUT_RUN[:2], DWM, *_WITHOUT_RUN[2:], *(f"{row}=RUN" for row in CONDITIONING_OF)))
+        if not separator and plain not in _KNOWN:
+            known = ", ".join((*_KNOWN, *(f"{row}=RUN" for row in CONDITIONING_OF)))
             raise UsageError(f"method '{text}': unknown; choose from {known}, or ROW=RUN")
         changes: dict[str, object] = {}
         if WITHOUT_TEXT in name:

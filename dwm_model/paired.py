@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from dwm_model.bootstrap import MeanInterval, mean_interval
 from dwm_model.results import BenchmarkResult, MetricColumn
 
-SUBJECT = "DWM"
-"""The method that the others are compared with."""
-
 
 def paired_difference(result: BenchmarkResult, column: MetricColumn, first: str, second: str) -> MeanInterval | None:
     """Mean over clips of ``first`` minus ``second``, with its bootstrap interval; None without a common clip.

@@ -1,6 +1,6 @@
 """Prompt embeddings: the text encoder runs once a prompt, and is not in memory while training.
 
-An embedding lies in ``latents/<base name>-<hash8>/prompts/<hash of the prompt>.safetensors``, float16 [tokens, dim],
+An embedding lies in ``latents/encoders-<hash8>/prompts/<hash of the prompt>.safetensors``, float16 [tokens, dim],
 padded to the base's text length as the base's pipelines do: CogVideoX without attention mask, Wan with one and zeros in
 the place of the padding. The empty prompt, which guidance and prompt dropout need, is always there.
 """

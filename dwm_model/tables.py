@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dwm_model.bootstrap import MeanInterval
-from dwm_model.paired import SUBJECT, paired_difference
+from dwm_model.methods import DWM
+from dwm_model.paired import paired_difference
 from dwm_model.results import BenchmarkResult, MethodSummary, MetricColumn, Section, SectionKind, SectionRow
 
 GROUP_LABELS = {
@@ -150,11 +151,11 @@ def _view(title: str, sections: Sequence[Section], columns: Sequence[MetricColum
 
 def _differences(result: BenchmarkResult, columns: Sequence[MetricColumn]) -> TableView | None:
     """The model minus each other method, clip by clip; None where there is nothing to subtract."""
-    others = [name for method in result.methods if (name := method.description.name) != SUBJECT]
+    others = [name for method in result.methods if (name := method.description.name) != DWM]
     if len(others) == len(result.methods) or not others:
         return None
     rows = tuple(
-        TableRow(f"{SUBJECT} - {other}", "", tuple(_difference(result, column, other) for column in columns))
+        TableRow(f"{DWM} - {other}", "", tuple(_difference(result, column, other) for column in columns))
         for other in others
     )
     headers = tuple(f"{column.label} {'↑' if column.higher_is_better else '↓'}" for column in columns)
@@ -163,7 +164,7 @@ def _differences(result: BenchmarkResult, columns: Sequence[MetricColumn]) -> Ta
 
 
 def _difference(result: BenchmarkResult, column: MetricColumn, other: str) -> Cell:
-    found = paired_difference(result, column, SUBJECT, other)
+    found = paired_difference(result, column, DWM, other)
     if found is None:
         return Cell(value=ABSENT, interval="", is_best=False)
     return Cell(value=f"{found.mean:+.{column.digits}f}", interval=_interval(found, column), is_best=False)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from dwm_model.base_folder import BaseParts, write_base_folder
 from dwm_model.base_model import NOTE_FILE
-from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS, read_json_object
+from dwm_model.families import LATENT_CHANNELS, read_json_object
+from dwm_model.small_transformer import small_transformer
 from dwm_model.spelling import COMMON_WORDS, END_TOKEN, PAD_TOKEN, make_tokenizer, vocabulary_of
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+    from diffusers import AutoencoderKLCogVideoX
     from transformers import T5EncoderModel
 
 TEXT_TOKENS = 64
@@ -57,7 +58,9 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = BaseParts(
-            transformer=_transformer(),
+            transformer=small_transformer(
+                layers=4, heads=2, time_width=64, text_width=_TEXT_DIM, text_tokens=TEXT_TOKENS
+            ),
             vae=_calibrated_vae(),
             text_encoder=_text_encoder(),
             tokenizer=make_tokenizer(COMMON_WORDS.split()),
@@ -73,28 +76,6 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
         },
     )
     return folder
-
-
-def _transformer() -> CogVideoXTransformer3DModel:
-    """Four blocks of width 128, rotary positions, 33 input channels."""
-    from diffusers import CogVideoXTransformer3DModel
-
-    return CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=64,
-        in_channels=BASE_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        time_embed_dim=64,
-        text_embed_dim=_TEXT_DIM,
-        num_layers=4,
-        sample_width=12,
-        sample_height=8,
-        sample_frames=17,
-        patch_size=2,
-        patch_size_t=None,
-        max_text_seq_length=TEXT_TOKENS,
-        use_rotary_positional_embeddings=True,
-    )
 
 
 def _text_encoder() -> T5EncoderModel:

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     settings = parser.add_mutually_exclusive_group(required=True)
     settings.add_argument("--config", type=Path, help="JSON file with training settings")
-    settings.add_argument("--preset", help="settings by name: paper, tiny")
+    settings.add_argument("--preset", help="settings by name: paper, mini, tiny")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
     parser.add_argument("--processes", type=int, default=1, help="processes on this machine, one a GPU")
     parser.add_argument("--parent", type=int, help="process id of the parent: stop, with a checkpoint, when it ends")

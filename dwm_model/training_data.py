@@ -157,6 +157,8 @@ def load_training_batch(
         prompt_draw, hand_draw = torch.rand(2, generator=generator).tolist()
         if hand_draw < config.hand_dropout:
             conditions = conditions.without_hands()
+        elif conditions.has_hands and hand_draw < config.hand_dropout + config.navigation_share:
+            interaction, conditions = conditions.static_bcfhw, conditions.without_hands()
         text = store.prompt_embedding("" if prompt_draw < config.prompt_dropout else prompt)[None]
         loaded.append(Batch(interaction, conditions, text))
         noises.append(torch.randn(interaction.transpose(1, 2).shape, generator=generator))

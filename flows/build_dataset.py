@@ -19,7 +19,6 @@ from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import ClipStatus
 from manifests.splits import SplitPolicy, SplitReport, SplitSettings
-from tasks.base_models import make_untrained_base
 from tasks.building import audit_splits, build_source, commit_dataset, split_dataset
 from tasks.events import announce_dataset
 from tasks.fixed_camera import group_duplicates
@@ -76,9 +75,6 @@ class BuildDatasetParameters(DatasetRecipe):
     base: Path | None = Field(
         default=None, description="Base model that the clips are encoded for; without one they are not."
     )
-    make_base: bool = Field(
-        default=False, description="Make the tiny base with random weights where `base` does not exist: to try it out."
-    )
     announce: bool = Field(
         default=True, description="Send the event dataset.build.completed, which starts a training on the server."
     )
@@ -106,11 +102,9 @@ def build_dataset(parameters: BuildDatasetParameters) -> BuildDatasetResult:
     failed = build_sources(parameters)
     group_duplicates(dataset)
     report = split_dataset(dataset, parameters.policy, parameters.splits)
-    audit_splits(dataset, report, stop=parameters.stop_on_leaks)
+    audit_splits(report, stop=parameters.stop_on_leaks)
     if parameters.fill_every_split:
         require_every_split(dataset, report)
-    if base is not None and parameters.make_base:
-        make_untrained_base(base)
     encoded = 0
     if base is not None:
         encoded = encode(EncodeParameters(dataset=dataset, base=base, profile=parameters.profile)).encoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
@@ -15,7 +16,8 @@ from manifests.schema import Source
 from render.hand_estimation.settings import HandEstimationSettings
 from sources.synthetic.aria_capture import RATE_HZ, CapturePlan
 from sources.synthetic.marks import claim_folder
-from sources.synthetic.recording import plan_recordings
+from sources.synthetic.recording import RecordingPlan, plan_recordings
+from sources.trumans_build import BuildReport
 from tasks.aria import generate_aria_captures
 from tasks.building import generate_recording_chunk
 from tasks.fixed_camera import generate_fixed_camera_videos
@@ -25,6 +27,7 @@ FIXED_CAMERA_SEED, ARIA_SEED = 100, 200
 """Other rooms than the recordings': no two sources show the same."""
 
 LICENCE = "CC0-1.0"
+"""Licence of generated data."""
 
 
 class GeneratedSource(BaseModel):
@@ -55,7 +58,10 @@ class BuildGeneratedResult(BaseModel):
 @flow(name="build-generated")
 def build_generated(parameters: BuildGeneratedParameters) -> BuildGeneratedResult:
     """Generate what is not there yet, then build it kind by kind."""
-    failures = build_recordings(parameters)
+    recordings = parameters.raw / "recordings"
+    plans = plan_recordings(parameters.num_scenes, parameters.recordings_per_scene, seed=0)
+    claim_folder(recordings, seed=0)
+    failures = len(build_recordings(recordings, parameters.dataset, plans, parameters.profile).failures)
     if parameters.fixed_camera_videos:
         failures += build_videos(parameters)
     if parameters.aria_captures:
@@ -63,15 +69,26 @@ def build_generated(parameters: BuildGeneratedParameters) -> BuildGeneratedResul
     return BuildGeneratedResult(failures=failures)
 
 
-def build_recordings(parameters: BuildGeneratedParameters) -> int:
-    """Generate recordings and draw their triplets; returns the number of failed clips."""
-    raw, dataset, profile = parameters.raw / "recordings", parameters.dataset, parameters.profile
-    claim_folder(raw, seed=0)
-    plans = plan_recordings(parameters.num_scenes, parameters.recordings_per_scene, seed=0)
-    for start in range(0, len(plans), RECORDINGS_A_TASK):
-        generate_recording_chunk(raw, plans[start : start + RECORDINGS_A_TASK])
-    chosen = BuildTrumansParameters(raw=raw, dataset=dataset, profile=profile, source=Source.SYNTHETIC, licence=LICENCE)
-    return len(build_trumans(chosen).failures)
+def build_recordings(
+    raw: Path,
+    dataset: Path,
+    plans: Sequence[RecordingPlan],
+    profile: str,
+    *,
+    a_task: int = RECORDINGS_A_TASK,
+    workers: int = 1,
+) -> BuildReport:
+    """Generate the recordings that are missing, ``a_task`` in each task, and build those clips that are missing.
+
+    They are written in the exported TRUMANS form, then built as anybody's recordings are.
+    """
+    for start in range(0, len(plans), a_task):
+        generate_recording_chunk(raw, list(plans[start : start + a_task]))
+    return build_trumans(
+        BuildTrumansParameters(
+            raw=raw, dataset=dataset, profile=profile, source=Source.SYNTHETIC, licence=LICENCE, workers=workers
+        )
+    )
 
 
 def build_videos(parameters: BuildGeneratedParameters) -> int:

@@ -14,14 +14,20 @@ from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, progre
 from manifests.check import Problem, check_manifest
 from manifests.dataset import Dataset
 from manifests.explain import explain_clip
+from manifests.leaks import LeakLevel, require_no_leak
 from manifests.profiles import get_profile
 from manifests.schema import Group
-from manifests.splits import SplitPolicy, SplitSettings, assign_splits
+from manifests.splits import SplitPolicy, SplitSettings, assign_splits, forbidden_levels
 
 build_app = typer.Typer(help="Build a dataset: triplets and manifest rows from raw data.", no_args_is_help=True)
 export_app = typer.Typer(help="Write a dataset in another layout.", no_args_is_help=True)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="The dataset folder.", metavar="DATASET")]
+
+MayShareOption = Annotated[
+    list[LeakLevel] | None,
+    typer.Option(help="Level at which splits may share something, in place of what the policy allows; repeatable."),
+]
 
 
 @build_app.command("official")
@@ -153,24 +159,25 @@ def split(
     ensure_every_split: Annotated[
         bool, typer.Option("--ensure-every-split", help="Fill empty splits of small datasets.")
     ] = False,
+    may_share: MayShareOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put every clip into train, validation or test.
+    """Put every clip into train, validation or test; ends with 1 when they share what the policy forbids.
 
     Example: `dwm split out/dataset --policy scene-disjoint`
     """
-    settings = SplitSettings(seed=seed, ensure_every_split=ensure_every_split)
+    settings = SplitSettings(seed=seed, ensure_every_split=ensure_every_split, may_share=_levels(may_share))
     result = assign_splits(Dataset.open(dataset), policy, settings)
     lines = [
         f"{count.split:>10}  {count.ready_clips} ready clips of {count.units} scenes or recordings"
         for count in result.counts
     ]
-    lines += [
-        f"shared by splits: {leak.shared} at level {leak.level.value} ({leak.clips} clips), such as {leak.examples[0]}"
-        for leak in result.leaks
-        if leak.shared
-    ]
-    report(result, as_json, [*lines, *result.notes])
+    report(result, as_json, [*lines, *result.leaks.lines(), *result.notes])
+    require_no_leak(result.leaks)
+
+
+def _levels(given: list[LeakLevel] | None) -> tuple[LeakLevel, ...] | None:
+    return None if given is None else tuple(given)
 
 
 @one_line_errors
@@ -178,6 +185,7 @@ def check_lists(
     train: Annotated[list[Path], typer.Option(help="List file of training clips; may be given again.")],
     test: Annotated[list[Path], typer.Option(help="List file of test clips; may be given again.")],
     policy: Annotated[SplitPolicy, typer.Option(help="What the lists must not share.")] = SplitPolicy.OFFICIAL,
+    may_share: MayShareOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell what published train and test lists share, from their paths alone.
@@ -187,7 +195,7 @@ def check_lists(
     from sources.list_audit import audit_lists
 
     result = audit_lists(train, test)
-    broken = result.broken(policy)
+    broken = result.broken(forbidden_levels(policy, _levels(may_share)))
     report(result, as_json, [*result.lines(), *(f"policy {policy} forbids shared {one.what}" for one in broken)])
     if broken:
         raise typer.Exit(EXIT_PROBLEMS)

@@ -58,7 +58,7 @@ def benchmark(
 ) -> None:
     """Compare methods on the frozen test split: table, page with the videos side by side, figure.
 
-    Example: `dwm benchmark out/dataset --base out/demo/base --run out/run --out out/benchmark --seeds 3`
+    Example: `dwm benchmark out/dataset --base models/mini --run out/run --out out/benchmark --seeds 3`
     """
     from dwm_model.benchmark import run_sources
     from dwm_model.sampling import SamplerOptions
@@ -131,8 +131,8 @@ def generate(
 
     Clips without ground truth (one's own scene) are generated as well. 4 to 8 steps give a quick look.
 
-    Example: `dwm generate out/dataset --base out/demo/base --run out/run` or
-    `dwm generate --static room.mp4 --hands hands.mp4 --prompt "I open the door." --base out/demo/base --run out/run`
+    Example: `dwm generate out/dataset --base models/mini --run out/run` or
+    `dwm generate --static room.mp4 --hands hands.mp4 --prompt "I open the door." --base models/mini --run out/run`
     """
     from dwm_model.method_sources import MethodSource
     from dwm_model.methods import DWM

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows.cli_run import start_temporary_api, use_own_prefect_home
 from flows.cli_support import JsonOption, one_line_errors, report, say
-
-if TYPE_CHECKING:
-    from dwm_model.mini.base import BaseKind
 
 
 @one_line_errors
@@ -38,10 +35,9 @@ def pretrain_mini(
     """
     if use_own_prefect_home(out):
         start_temporary_api()
-    from flows.pretrain_mini import PretrainMiniParameters, pretraining_config
+    from flows.pretrain_mini import PretrainMiniParameters
     from flows.pretrain_mini import pretrain_mini as pretrain_flow
 
-    kind: BaseKind = "image_to_video" if image_to_video else "inpainting"
     result = pretrain_flow(
         PretrainMiniParameters(
             out=out,
@@ -49,8 +45,7 @@ def pretrain_mini(
             minutes=minutes,
             parts=parts,
             num_scenes=scenes,
-            kind=kind,
-            training=pretraining_config(kind),
+            kind="image_to_video" if image_to_video else "inpainting",
         )
     )
     lines = []

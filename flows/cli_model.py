@@ -84,7 +84,7 @@ def encode(
 ) -> None:
     """Cache latents and prompt embeddings of a dataset; only what is missing is computed.
 
-    Example: `dwm encode out/dataset --base out/demo/base --profile mini`
+    Example: `dwm encode out/dataset --base models/mini --profile mini`
     """
     from dwm_model.base_model import load_base
     from dwm_model.latents import ShardKind, encode_shard, plan_encoding, record_failures

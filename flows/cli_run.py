@@ -20,6 +20,9 @@ def demo(
         Path | None, typer.Option(help="Triplets in the official layout; generated ones when absent.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("out/demo"),
+    base: Annotated[
+        Path | None, typer.Option(help="Base model in the diffusers layout; the small one of the project when absent.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Size and sampling of clips.")] = "mini",
     steps: Annotated[int | None, typer.Option(help="Training steps; the demo's own number when absent.", min=1)] = None,
     as_json: JsonOption = False,
@@ -38,7 +41,7 @@ def demo(
     from flows.demo import DemoParameters
     from flows.demo import demo as demo_flow
 
-    result = demo_flow(DemoParameters(raw=raw, out=out, profile=profile, steps=steps))
+    result = demo_flow(DemoParameters(raw=raw, out=out, base=base, profile=profile, steps=steps))
     losses = f"{result.validation_loss_first:.3f} -> {result.validation_loss_last:.3f}"
     lines = (
         f"dataset    {result.dataset} ({result.ready_clips} ready clips, {result.failed_clips} failed)",

@@ -28,7 +28,7 @@ def train(
     base: BaseOption,
     run: RunOption,
     config: Annotated[Path | None, typer.Option(help="JSON file with training settings.")] = None,
-    preset: Annotated[str, typer.Option(help="Settings by name when there is no file: paper or tiny.")] = "paper",
+    preset: Annotated[str, typer.Option(help="Settings by name when there is no file: paper, mini or tiny.")] = "paper",
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the settings' number.", min=1)] = None,
     keep: Annotated[int | None, typer.Option(help="Newest checkpoints that are kept, instead.", min=1)] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in the folder from its last checkpoint.")] = True,
@@ -42,7 +42,7 @@ def train(
 
     SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with 143 or 130.
 
-    Example: `dwm train out/dataset --base out/demo/base --run out/run --preset tiny`
+    Example: `dwm train out/dataset --base models/mini --run out/run --preset mini`
     """
     from dwm_model.train import StopRequest
     from dwm_model.train_config import get_preset, read_train_config

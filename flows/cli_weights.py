@@ -85,7 +85,7 @@ def export_merged(
 ) -> None:
     """Write a whole model with a run's weights merged in, which stock diffusers loads.
 
-    Example: `dwm export merged out/run --base out/demo/base --out out/merged --dtype bfloat16`
+    Example: `dwm export merged out/run --base models/mini --out out/merged --dtype bfloat16`
     """
     from dwm_model.official_weights import export_merged as export
 

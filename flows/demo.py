@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
+from dwm_model.mini.shipped import shipped_base
 from dwm_model.train_config import TrainConfig, get_preset, profile_geometry
 from flows.benchmark import BenchmarkParameters, benchmark
 from flows.build_dataset import BuildDatasetParameters, build_dataset
@@ -24,7 +25,10 @@ class DemoParameters(BaseModel):
     out: Path = Field(default=Path("out/demo"), description="Folder for everything that is written.")
     raw: Path | None = Field(default=None, description="Triplets in the official layout; generated ones when absent.")
     profile: str = Field(default="mini", description="Size and length of the clips as the model sees them.")
-    preset: str = Field(default="tiny", description="Training preset.")
+    base: Path | None = Field(
+        default=None, description="Base model in the diffusers layout; the small one of the project when absent."
+    )
+    preset: str = Field(default="mini", description="Training preset.")
     steps: int | None = Field(default=None, description="Training steps; the preset's when absent.", gt=0)
     seeds: int = Field(default=3, description="Videos a clip and method.", gt=0)
     num_inference_steps: int = Field(default=20, description="Denoising steps a video (the paper uses 50).", gt=0)
@@ -46,7 +50,6 @@ class DemoParameters(BaseModel):
             dataset=dataset,
             profile=self.profile,
             base=base,
-            make_base=True,
             official=OfficialSource(raw=self.raw.resolve()) if self.raw else None,
             demo=None if self.raw else generated,
             policy=SplitPolicy.IN_ORDER if self.raw else SplitPolicy.SCENE_DISJOINT,
@@ -74,7 +77,8 @@ class DemoResult(BaseModel):
 def demo(parameters: DemoParameters) -> DemoResult:
     """Run every stage; a stage that an earlier, interrupted run has finished is passed over."""
     out = parameters.out.resolve()
-    base, run, table = out / "base", out / "run", out / "benchmark"
+    base = parameters.base.resolve() if parameters.base else shipped_base()
+    run, table = out / "run", out / "benchmark"
     built = build_dataset(parameters.build(out / "dataset", base))
     dataset = built.dataset
     trained = train(TrainParameters(dataset=dataset, base=base, run=run, config=training_config(parameters)))

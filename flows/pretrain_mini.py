@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from dwm_model.checkpoints import AVERAGE_FOLDER, checkpoint_folder
 from dwm_model.mini.base import BaseKind, TransformerSettings
+from dwm_model.mini.curve import CURVE_KEY, curve_of
 from dwm_model.mini.text_encoder import TextSettings
-from dwm_model.mini.vae import VaeSettings
+from dwm_model.mini.vae import VAE_STAGES, VaeSettings
 from dwm_model.train_config import TrainConfig, profile_geometry
 from dwm_model.training import TrainSummary
 from dwm_model.weight_files import TRANSFORMER_FOLDER
-from flows.build_trumans import BuildTrumansParameters, build_trumans
+from flows.build_generated import LICENCE, build_recordings
 from flows.encode import EncodeParameters, encode
 from manifests.hashing import code_version
-from manifests.schema import Source
 from manifests.splits import SplitPolicy, SplitSettings
-from sources.synthetic.recording import RecordingPlan
 from sources.synthetic.world import plan_training_world
-from tasks.building import generate_recording_chunk, split_dataset
+from tasks.building import split_dataset
 from tasks.mini_base import (
     VaeProgress,
     borrow_mini_parts,
-    seconds_left,
     train_mini_vae,
     write_finished_base,
     write_mini_parts,
@@ -42,13 +41,14 @@ CONDITIONING_OF: dict[BaseKind, str] = {"inpainting": "inpainting", "image_to_vi
 """What trains each kind of base; see `dwm_model.base_conditioning`."""
 
 
-def pretraining_config(kind: BaseKind = "inpainting") -> TrainConfig:
-    """How a shipped base was trained: all weights, an EMA of them, one cosine."""
+def pretraining_config() -> TrainConfig:
+    """How a small base is trained: all weights, an EMA of them, one cosine."""
     return TrainConfig(
         geometry=profile_geometry(PROFILE),
-        conditioning=CONDITIONING_OF[kind],
+        conditioning=CONDITIONING_OF["inpainting"],
         mode="full",
-        max_steps=15_000,
+        max_steps=7_000,
+        precision="bfloat16",
         batch_size=16,
         accumulation_steps=1,
         learning_rate=1e-3,
@@ -83,10 +83,14 @@ class PretrainMiniParameters(BaseModel):
         default=None, description="Take autoencoder and text encoder from this base instead of training them."
     )
     kind: BaseKind = Field(default="inpainting", description="What the transformer learns; see `BaseKind`.")
-    vae: VaeSettings = Field(default_factory=VaeSettings, description="Autoencoder.")
+    vae: tuple[VaeSettings, ...] = Field(
+        default=VAE_STAGES, description="Autoencoder: stages of its training, all of one size.", min_length=1
+    )
     text: TextSettings = Field(default_factory=TextSettings, description="Text encoder.")
     transformer: TransformerSettings = Field(default_factory=TransformerSettings, description="Transformer's size.")
-    training: TrainConfig = Field(default_factory=pretraining_config, description="Transformer's training.")
+    training: TrainConfig = Field(
+        default_factory=pretraining_config, description="Transformer's training; its conditioning follows from `kind`."
+    )
 
 
 class PretrainMiniResult(BaseModel):
@@ -109,60 +113,51 @@ def pretrain_mini(parameters: PretrainMiniParameters) -> PretrainMiniResult:
     if parameters.parts is not None:
         borrow_mini_parts(parameters.parts, parts, parameters.transformer, parameters.kind)
     else:
-        vae = train_mini_vae(world, out / "vae", parameters.vae, geometry, deadline)
+        vae = train_mini_vae(world, out / "vae", parameters.vae, geometry, seconds_until(deadline))
         if not vae.is_complete:
             return PretrainMiniResult(vae=vae)
         write_mini_parts(
             world,
             out / "vae",
             parts,
-            vae_settings=parameters.vae,
+            vae_stages=parameters.vae,
             text_settings=parameters.text,
             transformer_settings=parameters.transformer,
             geometry=geometry,
             kind=parameters.kind,
         )
     encode(EncodeParameters(dataset=world, base=parts, profile=PROFILE))
-    trained = train_in_subprocess(world, parts, run, parameters.training, seconds=seconds_left(deadline))
+    training = parameters.training.model_copy(update={"conditioning": CONDITIONING_OF[parameters.kind]})
+    trained = train_in_subprocess(world, parts, run, training, seconds=seconds_until(deadline))
     if not trained.is_complete:
         return PretrainMiniResult(vae=vae, training=trained)
     average = "" if parameters.training.ema_decay is None else AVERAGE_FOLDER
     transformer = checkpoint_folder(run, trained.steps) / average / TRANSFORMER_FOLDER
-    write_finished_base(parts, transformer, parameters.base, note_of(parameters, trained))
+    write_finished_base(parts, transformer, parameters.base, note_of(parameters, trained, run))
     return PretrainMiniResult(vae=vae, training=trained, base=parameters.base)
 
 
 def build_world(parameters: PretrainMiniParameters, raw: Path, world: Path) -> None:
     """Generate the recordings that are missing, draw their triplets, and split by scene."""
     plans = plan_training_world(parameters.num_scenes, parameters.recordings_per_scene)
-    for chunk in chunks_of(plans):
-        generate_recording_chunk(raw, chunk)
-    build_trumans(
-        BuildTrumansParameters(
-            raw=raw,
-            dataset=world,
-            profile=PROFILE,
-            source=Source.SYNTHETIC,
-            licence="CC0-1.0",
-            workers=parameters.workers,
-        )
-    )
+    build_recordings(raw, world, plans, PROFILE, a_task=RECORDINGS_A_TASK, workers=parameters.workers)
     shares = SplitSettings(train=0.92, validation=0.04, test=0.04, ensure_every_split=True)
     split_dataset(world, SplitPolicy.SCENE_DISJOINT, shares)
 
 
-def chunks_of(plans: list[RecordingPlan]) -> list[list[RecordingPlan]]:
-    """Recordings task by task."""
-    return [plans[start : start + RECORDINGS_A_TASK] for start in range(0, len(plans), RECORDINGS_A_TASK)]
+def seconds_until(deadline: float | None) -> float | None:
+    """Seconds until a deadline of ``time.monotonic()``; None without one."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def note_of(parameters: PretrainMiniParameters, trained: TrainSummary) -> dict[str, str | int | bool]:
+def note_of(parameters: PretrainMiniParameters, trained: TrainSummary, run: Path) -> dict[str, Any]:
     """What the base says of itself."""
     return {
         "untrained": False,
         "description": f"Small video {parameters.kind.replace('_', '-')} base, trained on generated rooms only.",
-        "licence": "CC0-1.0",
+        "licence": LICENCE,
         "steps": trained.steps,
         "clips": trained.clips,
         "code_version": code_version(),
+        CURVE_KEY: curve_of(run).model_dump(mode="json"),
     }

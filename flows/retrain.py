@@ -31,15 +31,13 @@ class RetrainParameters(BaseModel):
     base: Path = Field(description="The base model's folder in the diffusers layout.")
     profile: str = Field(default="paper", description="Size and length that the clips are encoded at.")
     build: DatasetRecipe | None = Field(default=None, description="What is built first; null takes what is there.")
-    make_base: bool = Field(
-        default=False, description="Make the tiny base with random weights where `base` does not exist: to try it out."
-    )
     runs: Path | None = Field(default=None, description="Folder of the runs; `runs` beside the dataset when absent.")
     begin_with: Literal["promoted", "base"] = Field(
         default="promoted", description="Weights to begin with: those of the run in use, or fresh ones on the base."
     )
     preset: str | None = Field(
-        default=None, description="Training settings by name, paper or tiny; those of the profile's size when absent."
+        default=None,
+        description="Training settings by name, paper, mini or tiny; those of the profile's size when absent.",
     )
     steps: int | None = Field(default=None, description="Training steps; the preset's when absent.", gt=0)
     config: TrainConfig | None = Field(default=None, description="Training settings in full, instead of a preset.")
@@ -119,7 +117,6 @@ def build_parameters(parameters: RetrainParameters, recipe: DatasetRecipe) -> Bu
         dataset=parameters.dataset,
         profile=parameters.profile,
         base=parameters.base,
-        make_base=parameters.make_base,
         announce=False,
     )
 

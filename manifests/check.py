@@ -11,9 +11,8 @@ from manifests.dataset import Dataset
 from manifests.dataset_files import DatasetFile, files_under, named_files
 from manifests.errors import DwmError
 from manifests.hashing import hash_file
-from manifests.leaks import audit_leaks
 from manifests.schema import Clip, ClipStatus, GenerationStatus
-from manifests.splits import FORBIDDEN_LEAKS, declared_splits
+from manifests.splits import declared_splits, leak_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +177,13 @@ def _leaks(dataset: Dataset) -> Iterator[Problem]:
     declaration = declared_splits(dataset)
     if declaration is None:
         return
-    for leak in audit_leaks(dataset):
+    leaks = leak_report(dataset, declaration)
+    for leak in leaks.counts:
         if leak.shared:
-            forbidden = leak.level in FORBIDDEN_LEAKS[declaration.policy]
-            verdict = "forbids that, run `dwm split` again" if forbidden else "allows that"
+            is_broken = leak in leaks.exceeded
+            verdict = f"forbids that: {leaks.remedy(leak.level)}" if is_broken else "allows that"
             message = (
                 f"splits share at level {leak.level.value}: {', '.join(leak.examples)} ({leak.shared} in all, "
-                f"{leak.clips} clips); policy {declaration.policy.value} {verdict}"
+                f"{leak.clips} clips); policy {leaks.policy} {verdict}"
             )
-            yield Problem(code="split-leak", message=message, is_error=forbidden)
+            yield Problem(code="split-leak", message=message, is_error=is_broken)

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,16 +66,19 @@ def arrow_schema(row_class: type[Row]) -> pa.Schema:
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION), b"dwm_table": row_class.table_name})
 
 
-def _to_arrow_value(value: Any) -> Any:
+def to_arrow_value(value: Any) -> Any:
+    """A field's value as Arrow takes it: maps as pairs sorted by key."""
     return sorted(value.items()) if isinstance(value, dict) else value
 
 
 def rows_to_table(row_class: type[Row], rows: Sequence[Row]) -> pa.Table:
     """Rows as an Arrow table with `arrow_schema`, in the given order; maps are sorted by key."""
     schema = arrow_schema(row_class)
-    columns = [
-        pa.array([_to_arrow_value(getattr(row, field.name)) for row in rows], type=field.type) for field in schema
-    ]
+    columns = []
+    for field in schema:
+        values = map(attrgetter(field.name), rows)
+        is_map = pa.types.is_map(field.type)
+        columns.append(pa.array(list(map(to_arrow_value, values) if is_map else values), type=field.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -138,7 +142,7 @@ def _default_column(info: FieldInfo, arrow_type: pa.DataType, length: int) -> pa
     """The value that a row has when an older file lacks the column, ``length`` times."""
     if info.is_required() or info.default_factory not in (None, dict):
         return pa.nulls(length, arrow_type)
-    default = _to_arrow_value(info.get_default(call_default_factory=True, validated_data={}))
+    default = to_arrow_value(info.get_default(call_default_factory=True, validated_data={}))
     return pa.array([default] * length, type=arrow_type)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from manifests import atomic
 from manifests.columns import arrow_schema
 from manifests.schema import SCHEMA_VERSION, TABLES, MaskId, Row
+from manifests.splits import KEPT_LEVELS, SplitPolicy, forbidden_levels
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "manifest.md"
 
@@ -35,6 +36,44 @@ def _table_section(row_class: type[Row]) -> list[str]:
     return lines
 
 
+_SPLITS_HEAD = """
+## Splits and leaks
+
+`dwm split` puts clips into train, validation and test and writes how into `splits.json`. It then audits what the splits
+share: the same interaction video under two ids (`clip`), clips that look alike (`near_duplicate`), recordings and
+scenes. A policy declares at which levels they must share nothing:
+
+| policy | splits must share no | splitting itself keeps together |
+|---|---|---|
+"""
+
+_SPLITS_END = """
+`dwm split` prints the table of all levels and ends with 1 when one is shared that must not be; `dwm check` names it as
+an error, with what ends it, and leaks at other levels as flags. `--may-share` replaces what the policy allows, and is
+remembered:
+
+```bash
+dwm split out/dataset --policy recording-disjoint
+dwm split out/dataset --policy in-order --may-share clip --may-share scene
+dwm check out/dataset
+```
+
+In code, `manifests.leaks.require_no_leak(assign_splits(...).leaks)` stops a build in the same way; its error carries
+the table. Lists are audited before any media is there with `dwm check-lists`: see
+[official_layout.md](official_layout.md#what-published-lists-share).
+"""
+
+
+def _splits_section() -> str:
+    """The policies and what each promises."""
+    rows = []
+    for policy in SplitPolicy:
+        forbidden = ", ".join(f"`{level.value}`" for level in forbidden_levels(policy, None))
+        kept = ", ".join(f"`{level.value}`" for level in KEPT_LEVELS[policy]) or "nothing: the lists decide"
+        rows.append(f"| `{policy.value}` | {forbidden} | {kept} |\n")
+    return _SPLITS_HEAD + "".join(rows) + _SPLITS_END.rstrip("\n")
+
+
 def manifest_page() -> str:
     """The page's text."""
     lines = [_HEAD.rstrip("\n")]
@@ -43,6 +82,7 @@ def manifest_page() -> str:
     mask_ids = {name: value for name, value in vars(MaskId).items() if name.isupper()}
     lines.extend(["\n## Mask ids\n", (MaskId.__doc__ or "").strip(), "", "| id | name |", "|---|---|"])
     lines.extend(f"| {value} | {name.lower()} |" for name, value in mask_ids.items())
+    lines.append(_splits_section())
     return "\n".join(lines) + "\n"
 
 

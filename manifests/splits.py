@@ -14,20 +14,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Self
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from manifests.atomic import write_text
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
-from manifests.leaks import LeakCount, LeakLevel, audit_leaks
+from manifests.leaks import LeakLevel, LeakReport, audit_leaks
 from manifests.official_lists import read_lists
 from manifests.schema import ClipStatus, Split
-from manifests.unions import Unions
+from manifests.split_units import unit_names
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,27 @@ FORBIDDEN_LEAKS: dict[SplitPolicy, frozenset[LeakLevel]] = {
     SplitPolicy.RECORDING_DISJOINT: frozenset(LeakLevel) - {LeakLevel.SCENE},
     SplitPolicy.IN_ORDER: frozenset(LeakLevel) - {LeakLevel.SCENE},
 }
-"""Levels at which a policy promises that splits share nothing; a leak there is an error of ``dwm check``."""
+"""Levels at which a policy promises that splits share nothing, unless `SplitSettings.may_share` says otherwise."""
+
+KEPT_LEVELS: dict[SplitPolicy, tuple[LeakLevel, ...]] = {
+    SplitPolicy.OFFICIAL: (),
+    SplitPolicy.SCENE_DISJOINT: (LeakLevel.NEAR_DUPLICATE, LeakLevel.RECORDING, LeakLevel.SCENE),
+    SplitPolicy.RECORDING_DISJOINT: (LeakLevel.NEAR_DUPLICATE, LeakLevel.RECORDING),
+    SplitPolicy.IN_ORDER: (LeakLevel.NEAR_DUPLICATE, LeakLevel.RECORDING),
+}
+"""Levels whose clips a policy puts into one split; copies of a video under two names it does not know of."""
+
+SPLIT_COLUMNS = (
+    "clip_id",
+    "source",
+    "scene_id",
+    "recording_id",
+    "near_duplicate_group",
+    "official_path",
+    "list_order",
+    "status",
+)
+"""Columns of the clips table that the policies look at."""
 
 
 class SplitSettings(BaseModel):
@@ -75,6 +98,12 @@ class SplitSettings(BaseModel):
     list_splits: dict[str, Split] = Field(
         default_factory=dict,
         description="Policy `official`: split of a list file whose name does not say it, by file name.",
+    )
+
+    may_share: tuple[LeakLevel, ...] | None = Field(
+        default=None,
+        description="Levels at which splits may share something; a leak at any other fails the audit. None: what the "
+        "policy allows.",
     )
 
     @model_validator(mode="after")
@@ -97,6 +126,18 @@ class SplitDeclaration(BaseModel):
     policy: SplitPolicy = Field(description="The policy.")
     settings: SplitSettings = Field(description="Its settings.")
 
+    @property
+    def forbidden(self) -> tuple[LeakLevel, ...]:
+        """Levels at which the splits must share nothing, from the gravest."""
+        return forbidden_levels(self.policy, self.settings.may_share)
+
+
+def forbidden_levels(policy: SplitPolicy, may_share: Collection[LeakLevel] | None) -> tuple[LeakLevel, ...]:
+    """Levels at which splits must share nothing, from the gravest: the policy's, unless others are given."""
+    if may_share is None:
+        return tuple(level for level in LeakLevel if level in FORBIDDEN_LEAKS[policy])
+    return tuple(level for level in LeakLevel if level not in may_share)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCount:
@@ -117,7 +158,7 @@ class SplitReport:
         counts: Sizes, one entry a split.
         without_split: Clips that got no split (dropped, failed, unlisted, conditions-only outside test).
         changed: Clips whose split is another than before.
-        leaks: What the splits share, one entry a level.
+        leaks: What the splits share, one entry a level, and what they must not share.
         notes: Sentences that a user should read: empty splits, ready clips in no list, listed clips that are missing.
     """
 
@@ -125,21 +166,8 @@ class SplitReport:
     counts: tuple[SplitCount, ...]
     without_split: int
     changed: int
-    leaks: tuple[LeakCount, ...]
+    leaks: LeakReport
     notes: tuple[str, ...]
-
-
-class Candidate(NamedTuple):
-    """What the policies look at in a clip."""
-
-    clip_id: str
-    source: str
-    scene_id: str
-    recording_id: str
-    near_duplicate_group: str | None
-    official_path: str | None
-    list_order: int | None
-    status: str
 
 
 def assign_splits(dataset: Dataset, policy: SplitPolicy, settings: SplitSettings | None = None) -> SplitReport:
@@ -154,33 +182,46 @@ def assign_splits(dataset: Dataset, policy: SplitPolicy, settings: SplitSettings
         DwmError: policy ``official`` and no lists, a list whose name says no split, or a clip in two splits;
             ``ensure_every_split`` with fewer units than splits; the dataset cannot be written.
     """
-    settings = settings or SplitSettings()
-    table = dataset.clips.read(list(Candidate._fields))
-    candidates = [Candidate(*values) for values in zip(*(column.to_pylist() for column in table.columns), strict=True)]
-    units = unit_names(candidates, policy)
+    declaration = SplitDeclaration(policy=policy, settings=settings or SplitSettings())
+    settings = declaration.settings
+    clips = dataset.clips.read(SPLIT_COLUMNS)
+    units = policy_units(clips, policy)
     notes: list[str] = []
     if policy is SplitPolicy.OFFICIAL:
         lists = read_lists(dataset.lists_folder, settings.list_splits)
-        notes.extend(_list_notes(candidates, lists))
-        splits = {clip.clip_id: lists.get(clip.official_path or "") for clip in candidates}
+        notes.extend(_list_notes(clips, lists))
+        splits = _looked_up(clips.column("official_path"), lists)
     else:
-        placed = place_units(candidates, units, policy, settings)
-        splits = {clip.clip_id: placed.get(units[clip.clip_id]) for clip in candidates}
-    final = {clip.clip_id: _allowed_split(clip, splits[clip.clip_id]) for clip in candidates}
-    changed = dataset.clips.set_values("split", final)
-    declaration = SplitDeclaration(policy=policy, settings=settings)
+        splits = _looked_up(units, place_units(clips, units, policy, settings))
+    splits = _allowed_splits(clips.column("status"), splits)
+    changed = dataset.clips.set_column("split", clips.column("clip_id").combine_chunks(), splits)
     write_text(dataset.root / SPLITS_FILE, declaration.model_dump_json(indent=2) + "\n")
-    counts = _counts(candidates, units, final)
+    counts = _counts(clips.column("status"), units, splits)
     notes.extend(_empty_notes(counts, policy, settings))
     for note in notes:
         logger.warning("%s: %s", dataset.root, note)
     return SplitReport(
         policy=policy,
         counts=counts,
-        without_split=sum(split is None for split in final.values()),
+        without_split=splits.null_count,
         changed=changed,
-        leaks=audit_leaks(dataset),
+        leaks=leak_report(dataset, declaration),
         notes=tuple(notes),
+    )
+
+
+def leak_report(dataset: Dataset, declaration: SplitDeclaration) -> LeakReport:
+    """What the splits of a dataset share, against what was declared.
+
+    Raises:
+        DwmError: the manifest cannot be read.
+    """
+    return LeakReport(
+        dataset=dataset.root.name,
+        policy=declaration.policy.value,
+        forbidden=declaration.forbidden,
+        kept=KEPT_LEVELS[declaration.policy],
+        counts=audit_leaks(dataset),
     )
 
 
@@ -199,56 +240,37 @@ def declared_splits(dataset: Dataset) -> SplitDeclaration | None:
         raise DwmError(f"{path}: damaged; run `dwm split` again") from error
 
 
-def unit_names(candidates: Iterable[Candidate], policy: SplitPolicy) -> dict[str, str]:
-    """Unit of every clip, by clip id: ``source:scene`` for `SplitPolicy.SCENE_DISJOINT`, else ``source:recording``.
-
-    Units that share a near-duplicate group, and scenes that share a recording, are one, under the smallest name.
-    """
-    unions = Unions()
-    own: dict[str, str] = {}
-    first_with: dict[tuple[str, str], str] = {}
-    for clip in candidates:
-        name = clip.scene_id if policy is SplitPolicy.SCENE_DISJOINT else clip.recording_id
-        unit = own[clip.clip_id] = f"{clip.source}:{name}"
-        ties = [("recording", f"{clip.source}:{clip.recording_id}")]
-        if clip.near_duplicate_group is not None and policy is not SplitPolicy.OFFICIAL:
-            ties.append(("near_duplicate", clip.near_duplicate_group))
-        for tie in ties:
-            unions.join(unit, first_with.setdefault(tie, unit))
-    return {clip_id: unions.find(unit) for clip_id, unit in own.items()}
+def policy_units(clips: pa.Table, policy: SplitPolicy) -> pa.Array:
+    """Unit of every clip [N]: a scene for `SplitPolicy.SCENE_DISJOINT`, else a recording; see `unit_names`."""
+    by = "scene_id" if policy is SplitPolicy.SCENE_DISJOINT else "recording_id"
+    return unit_names(clips, by=by, with_alike=policy is not SplitPolicy.OFFICIAL)
 
 
-def place_units(
-    candidates: Sequence[Candidate], units: Mapping[str, str], policy: SplitPolicy, settings: SplitSettings
-) -> dict[str, Split]:
+def place_units(clips: pa.Table, units: pa.Array, policy: SplitPolicy, settings: SplitSettings) -> dict[str, Split]:
     """Split of every unit.
 
     Args:
-        candidates: Clips of any status; units without a ready or conditions-only clip are left out.
-        units: Unit of every clip, from `unit_names`.
+        clips: `SPLIT_COLUMNS` of N clips of any status; units without a ready or conditions-only clip are left out.
+        units: Unit of every clip [N], from `policy_units`.
         policy: Any but ``official``.
         settings: Seed, fractions and options.
 
     Raises:
         DwmError: ``ensure_every_split`` with fewer units of ready clips than splits.
     """
-    ready: dict[str, tuple[bool, int, str, str]] = {}
-    others: set[str] = set()
-    for clip in candidates:
-        unit = units[clip.clip_id]
-        if clip.status == ClipStatus.READY:
-            order = (clip.list_order is None, clip.list_order or 0, clip.recording_id, clip.clip_id)
-            ready[unit] = min(order, ready.get(unit, order))
-        elif clip.status == ClipStatus.CONDITIONS_ONLY:
-            others.add(unit)
+    status = clips.column("status")
+    is_ready = pc.equal(status, ClipStatus.READY.value)
+    others = pc.unique(units.filter(pc.equal(status, ClipStatus.CONDITIONS_ONLY.value))).to_pylist()
     if policy is SplitPolicy.IN_ORDER:
-        placed = _place_in_order(sorted(ready, key=ready.__getitem__), settings)
-        return dict.fromkeys(others, Split.TEST) | placed
-    hashes = {unit: unit_hash(unit, settings.seed) for unit in ready}
-    placed = {unit: _split_at(value, settings) for unit, value in hashes.items()}
+        keys = [("list_order", "ascending"), ("recording_id", "ascending"), ("clip_id", "ascending")]
+        order = pc.sort_indices(clips.filter(is_ready), sort_keys=keys)
+        ordered = pc.unique(units.filter(is_ready).take(order)).to_pylist()
+        return dict.fromkeys(others, Split.TEST) | _place_in_order(ordered, settings)
+    hashes = {unit: unit_hash(unit, settings.seed) for unit in pc.unique(units.filter(is_ready)).to_pylist()}
+    placed = _splits_at(hashes, settings)
     if settings.ensure_every_split:
         _fill_empty_splits(placed, hashes, settings)
-    return {unit: _split_at(unit_hash(unit, settings.seed), settings) for unit in others} | placed
+    return _splits_at({unit: unit_hash(unit, settings.seed) for unit in others}, settings) | placed
 
 
 def unit_hash(unit: str, seed: int) -> float:
@@ -267,9 +289,11 @@ def _bounds(split: Split, settings: SplitSettings) -> tuple[float, float]:
     return lower, lower + settings.fraction(split)
 
 
-def _split_at(value: float, settings: SplitSettings) -> Split:
+def _splits_at(hashes: Mapping[str, float], settings: SplitSettings) -> dict[str, Split]:
+    """Split that owns the place of each unit."""
     wanted = [split for split in Split if settings.fraction(split) > 0]
-    return next((split for split in wanted if value < _bounds(split, settings)[1]), wanted[-1])
+    ends = [_bounds(split, settings)[1] for split in wanted]
+    return {unit: wanted[min(bisect_right(ends, place), len(ends) - 1)] for unit, place in hashes.items()}
 
 
 def _fill_empty_splits(placed: dict[str, Split], hashes: Mapping[str, float], settings: SplitSettings) -> None:
@@ -300,37 +324,48 @@ def _place_in_order(ordered: Sequence[str], settings: SplitSettings) -> dict[str
     return dict(zip(ordered, splits[:total], strict=True))
 
 
-def _list_notes(candidates: Sequence[Candidate], lists: Mapping[str, Split]) -> list[str]:
-    paths = {clip.official_path for clip in candidates}
-    unlisted = [c.clip_id for c in candidates if c.status == ClipStatus.READY and c.official_path not in lists]
-    absent = [path for path in lists if path not in paths]
+def _list_notes(clips: pa.Table, lists: Mapping[str, Split]) -> list[str]:
+    paths = clips.column("official_path")
+    listed = pa.array(list(lists), pa.string())
+    is_ready = pc.equal(clips.column("status"), ClipStatus.READY.value)
+    unlisted = clips.column("clip_id").filter(pc.and_not(is_ready, pc.is_in(paths, value_set=listed)))
+    absent = listed.filter(pc.invert(pc.is_in(listed, value_set=paths.combine_chunks())))
     notes = []
-    if unlisted:
-        notes.append(f"{len(unlisted)} ready clips are in no list and get no split (first: {min(unlisted)})")
-    if absent:
+    if len(unlisted):
+        notes.append(f"{len(unlisted)} ready clips are in no list and get no split (first: {pc.min(unlisted)})")
+    if len(absent):
         notes.append(f"{len(absent)} listed paths have no clip (first: {absent[0]})")
     return notes
 
 
-def _allowed_split(clip: Candidate, split: Split | None) -> Split | None:
-    if clip.status == ClipStatus.READY or (clip.status == ClipStatus.CONDITIONS_ONLY and split is Split.TEST):
-        return split
-    return None
+def _looked_up(names: pa.Array | pa.ChunkedArray, splits: Mapping[str, Split]) -> pa.Array:
+    """Split of each name [N]; null for names without one."""
+    positions = pc.index_in(names, value_set=pa.array(list(splits), pa.string()))
+    found = pa.array([split.value for split in splits.values()], pa.string()).take(positions)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def _counts(
-    candidates: Sequence[Candidate], units: Mapping[str, str], final: Mapping[str, Split | None]
-) -> tuple[SplitCount, ...]:
+def _allowed_splits(status: pa.ChunkedArray, splits: pa.Array) -> pa.Array:
+    """Splits [N] of the clips that may have theirs, null for the others."""
+    is_ready = pc.equal(status, ClipStatus.READY.value)
+    has_conditions = pc.equal(status, ClipStatus.CONDITIONS_ONLY.value)
+    allowed = pc.or_(is_ready, pc.and_(has_conditions, pc.equal(splits, Split.TEST.value)))
+    return pc.if_else(allowed, splits, None).combine_chunks()
+
+
+def _counts(status: pa.ChunkedArray, units: pa.Array, splits: pa.Array) -> tuple[SplitCount, ...]:
+    is_ready = pc.equal(status, ClipStatus.READY.value)
     counts = []
     for split in Split:
-        inside = [clip for clip in candidates if final[clip.clip_id] is split]
-        ready = [clip.clip_id for clip in inside if clip.status == ClipStatus.READY]
+        inside = pc.equal(splits, split.value)
+        ready = pc.and_(inside, is_ready)
+        ready_clips = pc.sum(ready).as_py() or 0
         counts.append(
             SplitCount(
                 split=split,
-                ready_clips=len(ready),
-                conditions_only_clips=len(inside) - len(ready),
-                units=len({units[clip_id] for clip_id in ready}),
+                ready_clips=ready_clips,
+                conditions_only_clips=(pc.sum(inside).as_py() or 0) - ready_clips,
+                units=pc.count_distinct(units.filter(ready.combine_chunks()), mode="only_valid").as_py(),
             )
         )
     return tuple(counts)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.leaks import LeakLevel
-from manifests.splits import FORBIDDEN_LEAKS, SplitPolicy
 from sources.official_layout import list_lines, scene_and_recording
 
 NEAR_MINUTES = 5.0
@@ -56,9 +55,9 @@ class ListAudit(BaseModel):
     train_recordings: int = Field(description="Recordings in the training lists.")
     shared: tuple[Shared, ...] = Field(description="What the test list shares with training, from the gravest.")
 
-    def broken(self, policy: SplitPolicy) -> list[Shared]:
-        """What a policy promises that the lists do not keep."""
-        return [one for one in self.shared if one.shared and one.level in FORBIDDEN_LEAKS[policy]]
+    def broken(self, forbidden: Collection[LeakLevel]) -> list[Shared]:
+        """What the lists share although they must not; see `manifests.splits.forbidden_levels`."""
+        return [one for one in self.shared if one.shared and one.level in forbidden]
 
     def lines(self) -> list[str]:
         """The report for people."""

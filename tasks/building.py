@@ -9,8 +9,8 @@ from prefect import get_run_logger, task
 
 from manifests.commits import DatasetCommit, commit
 from manifests.dataset import Dataset
-from manifests.errors import DwmError
-from manifests.splits import FORBIDDEN_LEAKS, SplitPolicy, SplitReport, SplitSettings, assign_splits
+from manifests.leaks import LEAK_TABLE_HEAD, require_no_leak
+from manifests.splits import SplitPolicy, SplitReport, SplitSettings, assign_splits
 from sources.official import ClipRequest, ImportReport, ImportSettings, import_chunk
 from sources.synthetic.recording import RecordingPlan
 from sources.synthetic.write_exported import generate_recordings
@@ -48,28 +48,16 @@ def build_source(build: Callable[[], int]) -> int:
 
 
 @task(name="leak-audit")
-def audit_splits(dataset: Path, report: SplitReport, *, stop: bool) -> None:
+def audit_splits(report: SplitReport, *, stop: bool) -> None:
     """Show what the splits share; with ``stop``, end the build where the policy promises that they share nothing.
 
     Raises:
-        DwmError: a leak at a level that the policy forbids.
+        LeakError: a leak at a level that the policy forbids.
     """
-    forbidden = FORBIDDEN_LEAKS[report.policy]
-    rows = [
-        {
-            "level": leak.level.value,
-            "shared": str(leak.shared),
-            "clips": str(leak.clips),
-            "allowed": "no" if leak.level in forbidden else "yes",
-            "examples": ", ".join(leak.examples),
-        }
-        for leak in report.leaks
-    ]
+    rows = [dict(zip(LEAK_TABLE_HEAD, cells, strict=True)) for cells in report.leaks.cells()]
     show_table("leak-audit", rows, f"What the splits share; policy {report.policy.value}")
-    leaking = [leak for leak in report.leaks if leak.shared and leak.level in forbidden]
-    if leaking and stop:
-        told = "; ".join(f"{leak.shared} at level {leak.level.value}, such as {leak.examples[0]}" for leak in leaking)
-        raise DwmError(f"{dataset}: splits share what policy {report.policy.value} forbids: {told}; see `dwm check`")
+    if stop:
+        require_no_leak(report.leaks)
 
 
 @task(name="commit-dataset")

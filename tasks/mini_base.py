@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dwm_model.mini.base import (
 )
 from dwm_model.mini.text_encoder import TextSettings, train_text_encoder
 from dwm_model.mini.vae import VaeSettings
-from dwm_model.mini.vae_training import VaeTrainer, reconstruction_psnr
+from dwm_model.mini.vae_training import VaeTrainer, current_stage, reconstruction_psnr, train_stages
 from dwm_model.mini.videos import read_videos
 from manifests.dataset import Dataset
 from manifests.schema import Split
@@ -32,7 +32,7 @@ PARTS_NOTE = "Autoencoder and text encoder of the small base with a transformer 
 class VaeProgress(BaseModel):
     """How far the autoencoder is."""
 
-    step: int = Field(description="Optimizer steps done.")
+    step: int = Field(description="Optimizer steps done of the stage that was reached.")
     is_complete: bool = Field(description="Whether it was the last.")
     psnr_db: dict[str, float] = Field(
         default_factory=dict, description="Held-out PSNR by kind of video, of the linear yardstick as `pca_<kind>`."
@@ -41,18 +41,19 @@ class VaeProgress(BaseModel):
 
 @task(name="train-mini-vae")
 def train_mini_vae(
-    dataset: Path, folder: Path, settings: VaeSettings, geometry: ClipGeometry, deadline: float | None
+    dataset: Path, folder: Path, stages: Sequence[VaeSettings], geometry: ClipGeometry, seconds: float | None
 ) -> VaeProgress:
-    """Train on a dataset's train split, from where the folder is, until a deadline of ``time.monotonic()``."""
+    """Train on a dataset's train split, from where the folder is, for so long at most."""
     opened = Dataset.open(dataset)
     cache = folder / "videos"
-    trainer = VaeTrainer(settings, read_videos(opened, Split.TRAIN, geometry, cache), folder)
-    began = trainer.step
-    trainer.run(deadline)
+    videos = read_videos(opened, Split.TRAIN, geometry, cache)
+    was_finished = is_finished(stages, current_stage(stages, videos, folder))
+    trainer = train_stages(stages, videos, folder, seconds)
     log = get_run_logger()
-    log.info("autoencoder: step %d of %d", trainer.step, settings.max_steps)
-    if not trainer.is_complete or trainer.step == began:
-        return VaeProgress(step=trainer.step, is_complete=trainer.is_complete)
+    log.info("autoencoder: step %d of %d in %s", trainer.step, trainer.settings.max_steps, trainer.folder.name)
+    progress = VaeProgress(step=trainer.step, is_complete=is_finished(stages, trainer))
+    if was_finished or not progress.is_complete:
+        return progress
     held_out = read_videos(opened, Split.VALIDATION, geometry, cache)
     models: dict[str, Any] = {"": trainer.vae.eval(), "pca_": trainer.pca}
     psnr = {
@@ -63,7 +64,12 @@ def train_mini_vae(
     show_table(
         "mini-vae", [{"videos": name, "PSNR dB": str(value)} for name, value in psnr.items()], "Held-out reconstruction"
     )
-    return VaeProgress(step=trainer.step, is_complete=True, psnr_db=psnr)
+    return progress.model_copy(update={"psnr_db": psnr})
+
+
+def is_finished(stages: Sequence[VaeSettings], reached: VaeTrainer) -> bool:
+    """Whether the training that was reached is the last, and done."""
+    return reached.is_complete and reached.settings == stages[-1]
 
 
 @task(name="write-mini-parts")
@@ -72,7 +78,7 @@ def write_mini_parts(
     vae_folder: Path,
     folder: Path,
     *,
-    vae_settings: VaeSettings,
+    vae_stages: Sequence[VaeSettings],
     text_settings: TextSettings,
     transformer_settings: TransformerSettings,
     geometry: ClipGeometry,
@@ -83,7 +89,7 @@ def write_mini_parts(
         return folder
     opened = Dataset.open(dataset)
     videos = read_videos(opened, Split.TRAIN, geometry, vae_folder / "videos")
-    vae = VaeTrainer(vae_settings, videos, vae_folder).vae.eval()
+    vae = current_stage(vae_stages, videos, vae_folder).vae.eval()
     vae.register_to_config(scaling_factor=scaling_factor_of(vae, videos))
     prompts = opened.clips.read(["prompt", "split"]).to_pylist()
     text = train_text_encoder([row["prompt"] for row in prompts if row["split"] == Split.TRAIN.value], text_settings)
@@ -114,8 +120,3 @@ def write_finished_base(parts: Path, trained_transformer: Path, folder: Path, no
     transformer = CogVideoXTransformer3DModel.from_pretrained(trained_transformer, local_files_only=True)
     write_mini_base(folder, transformer, vae, text, note)
     return folder
-
-
-def seconds_left(deadline: float | None) -> float | None:
-    """Seconds until a deadline of ``time.monotonic()``; None without one."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

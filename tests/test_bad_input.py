@@ -343,7 +343,7 @@ def test_an_unknown_name_is_bad_usage(whole: dict[str, Pipeline], more: tuple[st
 def test_an_unknown_preset_policy_or_demo_profile_is_bad_usage(whole: dict[str, Pipeline], tmp_path: Path) -> None:
     pipeline = whole["end"]
     train = ["train", pipeline.dataset, "--base", pipeline.base, "--run", tmp_path / "run", "--preset", "huge"]
-    assert "training preset 'huge': unknown; choose one of paper, tiny" in refused(*train, code=2)
+    assert "training preset 'huge': unknown; choose one of paper, mini, tiny" in refused(*train, code=2)
     assert "profile 'huge': unknown" in refused("demo", "--out", tmp_path / "demo", "--profile", "huge", code=2)
     assert list(tmp_path.iterdir()) == []
     outcome = dwm("split", pipeline.dataset, "--policy", "by-colour")

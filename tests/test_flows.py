@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
@@ -14,19 +16,25 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from dwm_model.base_model import describe_base
 from dwm_model.mini.base import TransformerSettings
+from dwm_model.mini.curve import FIRST_STEPS, recorded_curve
+from dwm_model.mini.shipped import shipped_base
 from dwm_model.mini.text_encoder import TextSettings
 from dwm_model.mini.vae import VaePhase, VaeSettings
+from dwm_model.tiny import make_tiny_base
+from dwm_model.training import train
 from flows.build_aria import BuildAriaParameters, build_aria
 from flows.build_dataset import BuildDatasetParameters
 from flows.build_fixed_camera import BuildFixedCameraParameters, build_fixed_camera
 from flows.demo import DemoParameters, DemoResult, demo
+from flows.encode import EncodeParameters, encode
 from flows.pool_templates import PoolSettings, PoolType, pool_template
-from flows.pretrain_mini import PretrainMiniParameters, pretrain_mini, pretraining_config
+from flows.pretrain_mini import PretrainMiniParameters, PretrainMiniResult, pretrain_mini, pretraining_config
 from flows.retrain import RetrainParameters
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.schema import Split
 from render.hand_estimation.settings import HandEstimationSettings
+from tasks.mini_base import borrow_mini_parts
 from tasks.retrying import is_worth_retrying
 from tests.helpers_aria import tiny_capture
 from tests.helpers_fixed_camera import write_hands, write_release
@@ -39,7 +47,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def small(out: Path, raw: Path) -> DemoParameters:
-    return DemoParameters(out=out, raw=raw, steps=3, seeds=2, num_inference_steps=2)
+    base = make_tiny_base(out.parent / "base")
+    return DemoParameters(out=out, raw=raw, base=base, preset="tiny", steps=3, seeds=2, num_inference_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +80,7 @@ def test_demo_trains_validates_and_tests_on_different_clips(result: DemoResult) 
 
 def test_a_second_run_changes_nothing(result: DemoResult) -> None:
     losses = (result.run / "losses.jsonl").read_bytes()
-    kept = ("dataset/clips/**/*", "dataset/generations/**/*.mp4", "dataset/latents/**/*.safetensors", "base/**/*.json")
+    kept = ("dataset/clips/**/*", "dataset/generations/**/*.mp4", "dataset/latents/**/*.safetensors")
     before = {path: path.stat().st_mtime_ns for pattern in kept for path in result.dataset.parent.glob(pattern)}
     again = demo(small(result.dataset.parent, result.dataset.parents[1] / "raw"))
     assert again == result
@@ -198,9 +207,11 @@ def test_aria_flow_records_what_is_wrong_with_each_capture(tmp_path: Path) -> No
 
 def small_base(out: Path, **changes: object) -> PretrainMiniParameters:
     """Everything that the small base is made of, much smaller still."""
-    vae = VaeSettings(
+    whole = VaeSettings(
         widths=(4, 4, 8, 8), pca_clips=3, phases=(VaePhase(frames=17, batch_size=2, steps=4, anchor=1.0),)
     )
+    decoder = VaePhase(frames=17, batch_size=2, steps=2, anchor=0.0)
+    vae = (whole, whole.model_copy(update={"only_decoder": True, "phases": (decoder,)}))
     training = pretraining_config().model_copy(
         update={"max_steps": 3, "batch_size": 2, "warmup_steps": 1, "num_validation_clips": 1, "tensorboard": False}
     )
@@ -218,44 +229,63 @@ def small_base(out: Path, **changes: object) -> PretrainMiniParameters:
     return parameters.model_copy(update=changes)
 
 
-@pytest.mark.usefixtures("client")
-def test_the_small_base_is_made_in_stages(tmp_path: Path) -> None:
-    out = tmp_path / "mini"
-    interrupted = pretrain_mini(small_base(out, minutes=1e-6))
+@pytest.fixture(scope="module")
+def made(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PretrainMiniResult]]:
+    """Folder of a much smaller base, and what the call said that was interrupted and the one that finished."""
+    out = tmp_path_factory.mktemp("mini")
+    return out, [pretrain_mini(small_base(out, minutes=minutes)) for minutes in (1e-6, None)]
+
+
+def test_the_small_base_is_made_in_stages(made: tuple[Path, list[PretrainMiniResult]]) -> None:
+    out, (interrupted, finished) = made
     assert interrupted.base is None
     assert interrupted.vae is not None
     assert (interrupted.vae.step, interrupted.vae.is_complete) == (1, False)
-
-    finished = pretrain_mini(small_base(out, minutes=None))
     assert finished.vae is not None
     assert finished.training is not None
-    assert (finished.vae.step, finished.training.steps) == (4, 3)
+    assert (finished.vae.step, finished.training.steps) == (2, 3)
     assert set(finished.vae.psnr_db) == {"interaction", "static", "hands", "pca_interaction", "pca_static", "pca_hands"}
     description = describe_base(out / "base")
     assert not description.is_untrained
     assert (description.text_tokens, description.latent_channels) == (32, 16)
     note = json.loads((out / "base" / "dwm_base.json").read_text())
     assert (note["steps"], note["licence"]) == (3, "CC0-1.0")
+    assert len(recorded_curve(out / "base").first) == 3
 
 
-@pytest.mark.usefixtures("client")
-def test_a_base_may_take_over_the_parts_of_another(tmp_path: Path, result: DemoResult) -> None:
+def test_a_base_may_take_over_the_parts_of_another(made: tuple[Path, list[PretrainMiniResult]], tmp_path: Path) -> None:
     out = tmp_path / "second"
-    parts = result.run.parent / "base"
-    finished = pretrain_mini(
-        small_base(out, minutes=None, parts=parts, kind="image_to_video").model_copy(
-            update={
-                "training": pretraining_config("image_to_video").model_copy(
-                    update={"max_steps": 2, "batch_size": 2, "warmup_steps": 1, "tensorboard": False}
-                )
-            }
-        )
-    )
+    for folder in ("raw", "world"):
+        shutil.copytree(made[0] / folder, out / folder)
+    finished = pretrain_mini(small_base(out, minutes=None, parts=made[0] / "base", kind="image_to_video"))
 
     assert finished.vae is None
     assert finished.base is not None
     config = json.loads((out / "base" / "transformer" / "config.json").read_text())
     assert config["in_channels"] == 32
+    assert describe_base(out / "base").latent_name == describe_base(made[0] / "base").latent_name
+
+
+def test_the_shipped_base_was_trained_as_the_settings_say(
+    made: tuple[Path, list[PretrainMiniResult]], tmp_path: Path
+) -> None:
+    """Fifty steps from nothing on a few rooms follow the recorded losses, which a whole world gave."""
+    world, parts, recorded = made[0] / "world", tmp_path / "parts", recorded_curve(shipped_base())
+    borrow_mini_parts.fn(shipped_base(), parts, TransformerSettings(), "inpainting")
+    encode(EncodeParameters(dataset=world, base=parts, profile="mini"))
+    losses: list[float] = []
+    train(
+        Dataset.open(world),
+        parts,
+        tmp_path / "run",
+        pretraining_config(),
+        should_stop=lambda: len(losses) == FIRST_STEPS,
+        on_step=lambda record: losses.append(record.loss),
+    )
+
+    assert recorded.first[0] > 1.1
+    for start in (0, 20, 40):
+        assert fmean(losses[start : start + 10]) == pytest.approx(fmean(recorded.first[start : start + 10]), rel=0.1)
 
 
 @pytest.mark.usefixtures("client")

@@ -184,7 +184,9 @@ def test_shard_of_another_geometry_or_base_is_refused(copied_dataset: Dataset, b
     wrong_base = copied_dataset.latents_folder / other.latent_name / str(GEOMETRY) / shard.name
     wrong_base.parent.mkdir(parents=True)
     shutil.copy(shard, wrong_base)
-    with pytest.raises(DwmError, match=f"encoded with base {base.base_hash[:8]}, not {other.base_hash[:8]}"):
+    with pytest.raises(
+        DwmError, match=f"encoded with encoders {base.description.encoder_hash[:8]}, not {other.encoder_hash[:8]}"
+    ):
         LatentStore(copied_dataset, other, GEOMETRY)
 
 

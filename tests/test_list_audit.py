@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from manifests.errors import DwmError
 from manifests.leaks import LeakLevel
-from manifests.splits import SplitPolicy
+from manifests.splits import SplitPolicy, forbidden_levels
 from sources.list_audit import ListAudit, audit_lists
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "official_splits"
@@ -38,8 +38,8 @@ def test_scenes_recordings_and_clips_are_counted_once_each(tmp_path: Path) -> No
     assert (audit.train_clips, audit.train_scenes, audit.train_recordings, audit.test_clips) == (3, 2, 2, 3)
     found = counts(audit)
     assert (found["clips"], found["recordings"], found["scenes"]) == ((1, 3), (1, 2), (1, 2))
-    assert [one.level for one in audit.broken(SplitPolicy.OFFICIAL)] == [LeakLevel.CLIP]
-    assert len(audit.broken(SplitPolicy.SCENE_DISJOINT)) == 3
+    assert [one.level for one in audit.broken(forbidden_levels(SplitPolicy.OFFICIAL, None))] == [LeakLevel.CLIP]
+    assert len(audit.broken(forbidden_levels(SplitPolicy.SCENE_DISJOINT, None))) == 3
 
 
 @pytest.mark.parametrize(("seconds", "is_near"), [("14-08-59", True), ("14-09-02", False), ("13-59-03", True)])
@@ -75,6 +75,8 @@ def test_a_broken_promise_is_told_and_fails_the_command(tmp_path: Path) -> None:
     assert (allowed.exit_code, refused.exit_code) == (0, 1)
     assert "scenes: 1 of 1, such as a" in allowed.output
     assert "policy scene-disjoint forbids shared scenes" in refused.output
+    told = CliRunner().invoke(app, [*arguments, "--policy", "scene-disjoint", "--may-share", "scene"])
+    assert told.exit_code == 0
     with pytest.raises(DwmError, match="no such list file"):
         audit_lists([tmp_path / "none.txt"], [test])
 

@@ -130,6 +130,32 @@ def test_set_values_changes_one_column_of_the_named_rows(tmp_path: Path) -> None
         table.set_values("split", {"absent": Split.TEST})
 
 
+def test_set_values_takes_lists_maps_and_times(tmp_path: Path) -> None:
+    table = clips_table(tmp_path)
+    table.append([clip(1, flags=("dark",), output_hashes={"static_path": "x"}), clip(2)])
+    table.append([clip(3, flags=("blurred",))])
+    untouched = part_files(table)
+    assert table.set_values("flags", {"clip-0001": ("dark",), "clip-0003": ["blurred"]}) == 0
+    assert table.set_values("output_hashes", {"clip-0001": {"static_path": "x"}}) == 0
+    assert part_files(table) == untouched
+    assert table.set_values("flags", {"clip-0001": ("dark", "shaky"), "clip-0002": (), "clip-0003": ()}) == 2
+    assert table.set_values("output_hashes", {"clip-0002": {"b": "2", "a": "1"}}) == 1
+    assert table.set_values("review_at", {"clip-0002": MADE_AT}) == 1
+    first, second, third = table.rows()
+    assert (first.flags, second.flags, third.flags) == (("dark", "shaky"), (), ())
+    assert (first.output_hashes, second.output_hashes) == ({"static_path": "x"}, {"a": "1", "b": "2"})
+    assert (first.review_at, second.review_at) == (None, MADE_AT)
+
+
+def test_set_values_names_how_many_keys_are_absent_and_changes_nothing(tmp_path: Path) -> None:
+    table = clips_table(tmp_path)
+    table.append([clip(1)])
+    with pytest.raises(DwmError) as error:
+        table.set_values("split", {"y": Split.TEST, "clip-0001": Split.TEST, "x": None})
+    assert_one_line(error.value, "'x'", "2 such keys")
+    assert table.get("clip-0001").split is None
+
+
 def test_many_small_parts_are_merged_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_SMALL_PARTS", 4)
     monkeypatch.setattr(store, "MAX_PART_ROWS", 8)

@@ -22,7 +22,7 @@ from dwm_model.mini.base import (
 from dwm_model.mini.patch_pca import fit_patch_pca
 from dwm_model.mini.text_encoder import TextSettings, train_text_encoder
 from dwm_model.mini.vae import VaePhase, VaeSettings, make_vae, reconstruct
-from dwm_model.mini.vae_training import VaeTrainer, reconstruction_psnr
+from dwm_model.mini.vae_training import VaeTrainer, reconstruction_psnr, train_stages
 from dwm_model.mini.videos import VideoSet, draw_crops, read_videos
 from dwm_model.prompts import embed_prompt
 from manifests.dataset import Dataset
@@ -140,9 +140,27 @@ def test_the_autoencoder_learns_and_resumes_exactly(tmp_path: Path) -> None:
     assert errors[0][5] < errors[0][0]
 
 
+def test_a_decoder_goes_on_alone_where_the_whole_stopped(tmp_path: Path) -> None:
+    stages = (SMALL, SMALL.model_copy(update={"only_decoder": True, "learning_rate": 1e-3}))
+    videos = videos_of()
+    whole = VaeTrainer(SMALL, videos, tmp_path / "stage_1")
+    whole.run()
+    begun = train_stages(stages, videos, tmp_path, seconds=0.0)
+    assert (begun.step, begun.settings.only_decoder) == (1, True)
+    resumed = train_stages(stages, videos, tmp_path)
+    straight = VaeTrainer(stages[1], videos, tmp_path / "straight", start=whole.vae)
+    straight.run()
+
+    assert (resumed.step, resumed.is_complete) == (10, True)
+    before, after, again = (each.vae.state_dict() for each in (whole, resumed, straight))
+    for name, tensor in after.items():
+        assert torch.equal(tensor, again[name]), name
+        assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
+
+
 def test_a_passed_deadline_leaves_a_checkpoint(tmp_path: Path) -> None:
     trainer = VaeTrainer(SMALL, videos_of(), tmp_path)
-    trainer.run(deadline=0.0)
+    trainer.run(seconds=0.0)
 
     assert trainer.step == 1
     assert VaeTrainer(SMALL, videos_of(), tmp_path).step == 1

@@ -238,5 +238,5 @@ def test_a_grown_test_split_needs_a_new_benchmark_unless_the_frozen_one_is_meant
 
 def test_settings_follow_the_profile_unless_they_are_given(tmp_path: Path) -> None:
     mini = RetrainParameters(dataset=tmp_path, base=tmp_path, profile="mini", steps=7).training()
-    assert (mini.geometry, mini.max_steps, mini.lora) == (get_preset("tiny").geometry, 7, get_preset("tiny").lora)
+    assert (mini.geometry, mini.max_steps, mini.lora) == (get_preset("mini").geometry, 7, get_preset("mini").lora)
     assert RetrainParameters(dataset=tmp_path, base=tmp_path).training() == get_preset("paper")

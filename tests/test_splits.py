@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests.columns import arrow_schema
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.leaks import LeakLevel, audit_leaks
@@ -15,21 +19,40 @@ from manifests.official_lists import list_split, read_lists
 from manifests.schema import Clip, ClipStatus, Split
 from manifests.splits import (
     FORBIDDEN_LEAKS,
-    Candidate,
+    SPLIT_COLUMNS,
     SplitPolicy,
     SplitReport,
     SplitSettings,
     assign_splits,
     declared_splits,
     place_units,
+    policy_units,
     unit_hash,
-    unit_names,
 )
 from tests.helpers_manifest import assert_one_line, clip
 
 PUBLISHED_LISTS = Path(__file__).parents[2] / "shared" / "data" / "official_splits"
 DISJOINT = [SplitPolicy.SCENE_DISJOINT, SplitPolicy.RECORDING_DISJOINT, SplitPolicy.IN_ORDER]
 HASHED = [SplitPolicy.SCENE_DISJOINT, SplitPolicy.RECORDING_DISJOINT]
+
+
+class Candidate(NamedTuple):
+    """What the policies look at in a clip: a row of `SPLIT_COLUMNS`."""
+
+    clip_id: str
+    source: str
+    scene_id: str
+    recording_id: str
+    near_duplicate_group: str | None
+    official_path: str | None
+    list_order: int | None
+    status: str
+
+
+def candidate_table(candidates: Sequence[Candidate]) -> pa.Table:
+    schema = arrow_schema(Clip)
+    columns = [pa.array([getattr(one, name) for one in candidates], schema.field(name).type) for name in SPLIT_COLUMNS]
+    return pa.table(columns, names=list(SPLIT_COLUMNS))
 
 
 def candidate(number: int, scene: int, recording: int, group: int | None, *, source: str = "trumans") -> Candidate:
@@ -54,9 +77,10 @@ def clip_sets(draw: st.DrawFn, *, groups: bool) -> list[Candidate]:
 
 
 def splits_of(candidates: list[Candidate], policy: SplitPolicy, chosen: SplitSettings) -> dict[str, Split]:
-    units = unit_names(candidates, policy)
-    placed = place_units(candidates, units, policy, chosen)
-    return {one.clip_id: placed[units[one.clip_id]] for one in candidates}
+    clips = candidate_table(candidates)
+    units = policy_units(clips, policy)
+    placed = place_units(clips, units, policy, chosen)
+    return {one.clip_id: placed[unit] for one, unit in zip(candidates, units.to_pylist(), strict=True)}
 
 
 @given(candidates=clip_sets(groups=True), policy=st.sampled_from(DISJOINT), seed=st.integers(0, 5))
@@ -114,7 +138,10 @@ def test_place_of_a_unit_is_the_same_in_every_version() -> None:
 
 def test_equal_names_of_two_sources_are_two_units() -> None:
     candidates = [candidate(0, 1, 1, None), candidate(1, 1, 1, None, source="aria")]
-    assert len(set(unit_names(candidates, SplitPolicy.SCENE_DISJOINT).values())) == 2
+    assert policy_units(candidate_table(candidates), SplitPolicy.SCENE_DISJOINT).to_pylist() == [
+        "trumans:s1",
+        "aria:s1",
+    ]
 
 
 def dataset_of(tmp_path: Path, clips: list[Clip]) -> Dataset:
@@ -124,7 +151,7 @@ def dataset_of(tmp_path: Path, clips: list[Clip]) -> Dataset:
 
 
 def leaks_of(report: SplitReport) -> dict[LeakLevel, int]:
-    return {leak.level: leak.shared for leak in report.leaks}
+    return {leak.level: leak.shared for leak in report.leaks.counts}
 
 
 def test_three_given_clips_are_trained_validated_and_tested_in_order(tmp_path: Path) -> None:

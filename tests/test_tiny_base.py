@@ -61,7 +61,6 @@ def test_description_tells_family_sizes_and_that_it_is_untrained(base: BaseModel
     assert described.family.name == "fun_v1_1"
     assert described.is_untrained
     assert (described.latent_channels, described.spatial_ratio, described.temporal_ratio) == (16, 8, 4)
-    assert described.latent_name == f"tiny-{described.base_hash[:8]}"
 
 
 def test_parts_are_loaded_on_first_use_and_can_be_released(base: BaseModel) -> None:
@@ -108,6 +107,19 @@ def test_hash_changes_with_weights_and_configuration_but_not_with_the_note(base_
     assert second != first
     change_config(base_copy, "vae", scaling_factor=0.5)
     assert describe_base(base_copy).base_hash not in (first, second)
+
+
+def test_bases_that_differ_in_their_transformer_share_what_is_encoded(base_copy: Path) -> None:
+    first = describe_base(base_copy)
+    weights = base_copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    second = describe_base(base_copy)
+    assert second.base_hash != first.base_hash
+    assert second.latent_name == first.latent_name
+    change_config(base_copy, "text_encoder", dropout_rate=0.25)
+    assert describe_base(base_copy).latent_name != first.latent_name
 
 
 def test_large_files_are_hashed_once(base_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,6 +321,30 @@ def test_dropout_gives_the_empty_prompt_and_no_hands_without_moving_other_draws(
     assert torch.equal(plain.clips.text_bld[0], store.prompt_embedding(clips[0][1]))
 
 
+def test_navigation_shows_the_static_video_where_hands_could_have_been(
+    encoded_dataset: Dataset, base: BaseModel
+) -> None:
+    store = LatentStore(encoded_dataset, base.description, GEOMETRY)
+    clips = [("clip0", encoded_dataset.clips.get("clip0").prompt)]
+    config = CONFIG.model_copy(update={"navigation_share": 1.0})
+    plain = load_training_batch(store, clips, [7], CONFIG, 1000)
+    navigation = load_training_batch(store, clips, [7], config, 1000)
+    conditions = navigation.clips.conditions
+    assert torch.equal(navigation.noise_bfchw, plain.noise_bfchw)
+    assert torch.equal(conditions.static_bcfhw, plain.clips.conditions.static_bcfhw)
+    assert torch.equal(navigation.clips.interaction_bcfhw, conditions.static_bcfhw)
+    assert conditions.hands_bcfhw is not None
+    assert not conditions.hands_bcfhw.any()
+    both = config.model_copy(update={"hand_dropout": 1.0})
+    dropped = load_training_batch(store, clips, [7], both, 1000)
+    assert torch.equal(dropped.clips.interaction_bcfhw, plain.clips.interaction_bcfhw)
+    handless = CONFIG.model_copy(update={"conditioning": "none", "navigation_share": 1.0})
+    assert torch.equal(
+        load_training_batch(store, clips, [7], handless, 1000).clips.interaction_bcfhw,
+        plain.clips.interaction_bcfhw,
+    )
+
+
 def test_velocity_loss_equals_the_weighted_clean_latent_loss(base: BaseModel) -> None:
     denoiser = make_denoiser(base, "hand_mesh")
     transformer, scheduler = denoiser.transformer.double(), base.scheduler

@@ -13,7 +13,8 @@ from dwm_model.base_model import hide_progress_bars
 from dwm_model.families import BASE_CHANNELS, LATENT_CHANNELS
 from dwm_model.latent_shards import VideoRole
 from dwm_model.mini.text_encoder import TEXT_TOKENS, TrainedText
-from dwm_model.mini.videos import VideoCrop, VideoSet
+from dwm_model.mini.videos import VideoSet
+from dwm_model.small_transformer import small_transformer
 from manifests.errors import DwmError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _INPUT_CHANNELS: dict[BaseKind, int] = {"inpainting": BASE_CHANNELS, "image_to_v
 
 
 class TransformerSettings(BaseModel):
-    """Size of the small transformer; the defaults made the one that ships."""
+    """Size of the small transformer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,25 +42,16 @@ def make_mini_transformer(
 ) -> CogVideoXTransformer3DModel:
     """An untrained transformer of the family ``fun_v1_1``, in float32."""
     import torch
-    from diffusers import CogVideoXTransformer3DModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return CogVideoXTransformer3DModel(
-            num_attention_heads=settings.heads,
-            attention_head_dim=64,
+        return small_transformer(
+            layers=settings.layers,
+            heads=settings.heads,
+            time_width=settings.time_width,
+            text_width=text_width,
+            text_tokens=TEXT_TOKENS,
             in_channels=_INPUT_CHANNELS[kind],
-            out_channels=LATENT_CHANNELS,
-            time_embed_dim=settings.time_width,
-            text_embed_dim=text_width,
-            num_layers=settings.layers,
-            sample_width=12,
-            sample_height=8,
-            sample_frames=17,
-            patch_size=2,
-            patch_size_t=None,
-            max_text_seq_length=TEXT_TOKENS,
-            use_rotary_positional_embeddings=True,
         )
 
 
@@ -67,9 +59,7 @@ def scaling_factor_of(vae: AutoencoderKLCogVideoX, videos: VideoSet, limit: int 
     """What makes the latents of interaction videos have unit variance, of evenly spread clips, to three digits."""
     import torch
 
-    length = videos.frames[VideoRole.INTERACTION].shape[1]
-    every = max(1, len(videos) // limit)
-    crops = [VideoCrop(clip, VideoRole.INTERACTION, 0, length) for clip in range(0, len(videos), every)]
+    crops = videos.whole(VideoRole.INTERACTION, limit)
     with torch.inference_mode():
         latents = torch.cat([vae.encode(videos.batch([crop])).latent_dist.mean for crop in crops])
     return round(1.0 / float(latents.std()), 3)

@@ -7,7 +7,7 @@ of patches (`patch_pca`), single frames come before videos, and the spatial norm
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKLCogVideoX
 
-
 _NARROW = 32
+"""Channels up to which a convolution that changes their number computes in float32, see `compute_in_bfloat16`."""
 
 
 class VaePhase(BaseModel):
@@ -33,7 +33,7 @@ class VaePhase(BaseModel):
 
 
 class VaeSettings(BaseModel):
-    """Size and training of the small autoencoder; the defaults made the one that ships."""
+    """Size and training of the small autoencoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +52,9 @@ class VaeSettings(BaseModel):
         ),
         description="From single frames to whole clips.",
     )
+    only_decoder: bool = Field(
+        default=False, description="Leave the encoder as it is, so that latents encoded with it stay valid."
+    )
     interaction_share: float = Field(default=0.6, description="Share of pieces from interaction videos.", ge=0, le=1)
     static_share: float = Field(
         default=0.25, description="Share of pieces from static videos; the rest shows hands.", ge=0, le=1
@@ -59,11 +62,7 @@ class VaeSettings(BaseModel):
     learning_rate: float = Field(default=2e-3, description="Peak rate; a cosine takes it to zero.", gt=0)
     warmup_steps: int = Field(default=50, description="Steps of linear warm-up.", ge=0)
     max_grad_norm: float = Field(default=1.0, description="Gradients are scaled down to this norm.", gt=0)
-    precision: str = Field(
-        default="bfloat16",
-        description="Arithmetic of convolutions: bfloat16 or float32.",
-        pattern="^(bfloat16|float32)$",
-    )
+    precision: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Arithmetic of convolutions.")
     seed: int = Field(default=0, description="Seed of weights, pieces and posterior samples.")
     checkpoint_every: int = Field(default=100, description="Steps between checkpoints.", gt=0)
 
@@ -80,6 +79,20 @@ class VaeSettings(BaseModel):
             if step <= before:
                 return phase
         raise ValueError(f"step {step} is beyond the last, {self.max_steps}")
+
+
+VAE_STAGES = (
+    VaeSettings(),
+    VaeSettings(
+        phases=(
+            VaePhase(frames=9, batch_size=4, steps=1500, anchor=0.0),
+            VaePhase(frames=17, batch_size=2, steps=1000, anchor=0.0),
+        ),
+        only_decoder=True,
+        learning_rate=1.5e-3,
+    ),
+)
+"""How the autoencoder that ships was trained: as a whole, then its decoder, while the transformer already learned."""
 
 
 def make_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:

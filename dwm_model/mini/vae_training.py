@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +18,7 @@ from dwm_model.clip_order import stable_seed
 from dwm_model.latent_shards import VideoRole
 from dwm_model.mini.patch_pca import PatchPca, fit_patch_pca
 from dwm_model.mini.vae import VaeSettings, compute_in_bfloat16, freeze_log_variance, make_vae, reconstruct
-from dwm_model.mini.videos import VideoCrop, VideoSet, draw_crops
+from dwm_model.mini.videos import VideoSet, draw_crops
 from dwm_model.run_log import Journal, Record
 from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from manifests.atomic import atomic_path, make_folder
@@ -35,7 +40,7 @@ class VaeRecord(Record):
     """A training step."""
 
     error: float = Field(description="Mean squared error of the pixels, which are in [-1, 1].")
-    anchor: float = Field(description="Mean squared distance of the latents to principal components.")
+    anchor: float = Field(description="Mean squared distance of the latents to principal components; 0 unused.")
     seconds: float = Field(description="CPU seconds of the step.")
 
 
@@ -46,36 +51,51 @@ class VaeTrainer:
         settings: size and training.
         videos: training clips.
         folder: checkpoint and journal; what is there is continued.
+        start: weights to begin with, of the same size; fresh ones when None.
 
     Raises:
         DwmError: the folder holds a training with other settings, or its checkpoint is damaged.
     """
 
-    def __init__(self, settings: VaeSettings, videos: VideoSet, folder: Path) -> None:
+    def __init__(
+        self, settings: VaeSettings, videos: VideoSet, folder: Path, start: AutoencoderKLCogVideoX | None = None
+    ) -> None:
         import torch
 
         make_folder(folder)
         self.settings, self.videos, self.folder = settings, videos, folder
         self.step = 0
         self.vae = make_vae(settings).train()
-        self.pca = fit_clips_pca(settings, videos)
+        if start is not None:
+            self.vae.load_state_dict(start.state_dict())
         if settings.precision == "bfloat16":
             compute_in_bfloat16(self.vae)
         self._named = dict(self.vae.named_parameters())
+        self._learned = {
+            name: parameter
+            for name, parameter in self._named.items()
+            if name.startswith("decoder.") or not settings.only_decoder
+        }
         self._optimizer: Any = torch.optim.Adam(
-            list(self._named.values()), lr=settings.learning_rate, betas=(0.9, 0.99)
+            list(self._learned.values()), lr=settings.learning_rate, betas=(0.9, 0.99)
         )
         self.journal = Journal(folder / LOSSES_FILE, VaeRecord)
         self._restore()
         self.journal.cut_after(self.step)
+
+    @cached_property
+    def pca(self) -> PatchPca:
+        """What the encoder is drawn to; fitted when training first asks for it."""
+        return fit_clips_pca(self.settings, self.videos)
 
     @property
     def is_complete(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.settings.max_steps
 
-    def run(self, deadline: float | None = None) -> None:
-        """Train to the last step, or until ``time.monotonic()`` passes the deadline; a checkpoint is written then."""
+    def run(self, seconds: float | None = None) -> None:
+        """Train to the last step, or for so long and at least one step; a checkpoint is written then."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         while not self.is_complete:
             self._train_step()
             is_over = deadline is not None and time.monotonic() > deadline
@@ -99,17 +119,17 @@ class VaeTrainer:
         seed = stable_seed("vae", settings.seed, step)
         crops = draw_crops(self.videos, shares, phase.frames, phase.batch_size, seed)
         pixels = self.videos.batch(crops).contiguous(memory_format=torch.channels_last_3d)
-        wanted = self.pca.encode(pixels)
-        noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            mean = self.vae.encode(pixels).latent_dist.mean
-            sample = mean + noise * 2.718281828 ** (0.5 * settings.log_variance)
+            with torch.set_grad_enabled(not settings.only_decoder):
+                mean = self.vae.encode(pixels).latent_dist.mean
+            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+            sample = mean + noise * math.exp(0.5 * settings.log_variance)
             decoded = self.vae.decode(sample, return_dict=False)[0]
         error = (decoded.float() - pixels).square().mean()
-        anchor = (mean.float() - wanted).square().mean()
+        anchor = torch.zeros(()) if phase.anchor == 0 else (mean.float() - self.pca.encode(pixels)).square().mean()
         (error + phase.anchor * anchor).backward()
         freeze_log_variance(self.vae)
-        torch.nn.utils.clip_grad_norm_(list(self._named.values()), settings.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(list(self._learned.values()), settings.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(settings, step)
         self._optimizer.step()
@@ -122,7 +142,7 @@ class VaeTrainer:
         from safetensors.torch import save_file
 
         tensors = {f"weight.{name}": parameter.detach().contiguous() for name, parameter in self._named.items()}
-        for name, parameter in self._named.items():
+        for name, parameter in self._learned.items():
             for moment in _MOMENTS:
                 tensors[f"{moment}.{name}"] = self._optimizer.state[parameter][moment].contiguous()
         self.journal.flush_to_disk()
@@ -146,6 +166,7 @@ class VaeTrainer:
                 with torch.no_grad():
                     for name, parameter in self._named.items():
                         parameter.copy_(opened.get_tensor(f"weight.{name}"))
+                    for name, parameter in self._learned.items():
                         state = {
                             moment: torch.empty_like(parameter).copy_(opened.get_tensor(f"{moment}.{name}"))
                             for moment in _MOMENTS
@@ -157,10 +178,45 @@ class VaeTrainer:
         logger.info("autoencoder: continuing from step %d", step)
 
 
+def current_stage(stages: Sequence[VaeSettings], videos: VideoSet, folder: Path) -> VaeTrainer:
+    """The training of the first stage that is not finished, or of the last; each begins where the one before ended.
+
+    Args:
+        stages: settings of one size, at least one.
+        videos: training clips.
+        folder: has a folder for each stage.
+
+    Raises:
+        DwmError: as `VaeTrainer`.
+    """
+    trainer = VaeTrainer(stages[0], videos, folder / "stage_1")
+    for number, settings in enumerate(stages[1:], 2):
+        if not trainer.is_complete:
+            break
+        trainer = VaeTrainer(settings, videos, folder / f"stage_{number}", start=trainer.vae)
+    return trainer
+
+
+def train_stages(
+    stages: Sequence[VaeSettings], videos: VideoSet, folder: Path, seconds: float | None = None
+) -> VaeTrainer:
+    """Train all stages, or for so long and at least one step of each stage that is reached.
+
+    Returns:
+        The training that was reached.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        trainer = current_stage(stages, videos, folder)
+        if trainer.is_complete:
+            return trainer
+        trainer.run(None if deadline is None else deadline - time.monotonic())
+        if not trainer.is_complete:
+            return trainer
+
+
 def learning_rate_at(settings: VaeSettings, step: int) -> float:
     """Rate of a step (from 1): linear warm-up, then a cosine to zero."""
-    import math
-
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.max_steps - settings.warmup_steps)
@@ -171,12 +227,9 @@ def fit_clips_pca(settings: VaeSettings, videos: VideoSet) -> PatchPca:
     """Principal components of interaction and static videos of evenly spread clips."""
     import torch
 
-    length = videos.frames[VideoRole.INTERACTION].shape[1]
-    every = max(1, len(videos) // settings.pca_clips)
-    roles = (VideoRole.INTERACTION, VideoRole.INTERACTION, VideoRole.STATIC)
-    crops = [
-        VideoCrop(clip, roles[turn % len(roles)], 0, length) for turn, clip in enumerate(range(0, len(videos), every))
-    ]
+    roles = cycle((VideoRole.INTERACTION, VideoRole.INTERACTION, VideoRole.STATIC))
+    whole = videos.whole(VideoRole.INTERACTION, settings.pca_clips)
+    crops = [replace(crop, role=role) for crop, role in zip(whole, roles, strict=False)]
     return fit_patch_pca(torch.cat([videos.batch([crop]) for crop in crops]), 16, settings.whitening)
 
 
@@ -193,9 +246,7 @@ def reconstruction_psnr(
     """
     import torch
 
-    length = videos.frames[role].shape[1]
-    every = 1 if limit is None else max(1, len(videos) // limit)
-    chosen = [VideoCrop(clip, role, 0, length) for clip in range(0, len(videos), every)]
+    chosen = videos.whole(role, limit)
     found: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(chosen), _EVALUATION_BATCH):

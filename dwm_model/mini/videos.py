@@ -45,6 +45,12 @@ class VideoSet:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
+    def whole(self, role: VideoRole, limit: int | None = None) -> list[VideoCrop]:
+        """Whole videos of a role: of all clips, or of evenly spread ones, about ``limit``."""
+        every = 1 if limit is None else max(1, len(self) // limit)
+        length = self.frames[role].shape[1]
+        return [VideoCrop(clip, role, 0, length) for clip in range(0, len(self), every)]
+
     def batch(self, chosen: Sequence[VideoCrop]) -> torch.Tensor:
         """Chosen pieces of videos as a network takes them, float32 [B, 3, T, H, W] in [-1, 1]."""
         import torch
