@@ -47,7 +47,7 @@ def pretraining_config() -> TrainConfig:
         geometry=profile_geometry(PROFILE),
         conditioning=CONDITIONING_OF["inpainting"],
         mode="full",
-        max_steps=7_000,
+        max_steps=5_200,
         precision="bfloat16",
         batch_size=16,
         accumulation_steps=1,

@@ -98,6 +98,55 @@ def test_a_second_supervisor_in_one_folder_is_refused(services: ServiceSettings)
     assert "other services run here" in second.stderr.splitlines()[-1]
 
 
+SLOW_FLOW = """
+import time
+from prefect import flow
+
+@flow
+def slow():
+    time.sleep(12)
+"""
+
+
+def flow_runs(settings: ServiceSettings) -> list[dict[str, str]]:
+    """Runs of the slow flow that are due."""
+    wanted = {"flows": {"name": {"any_": ["slow"]}}}
+    body = json.dumps(wanted).encode()
+    request = urllib.request.Request(  # noqa: S310 - the API of this test
+        f"{settings.api_url}/flow_runs/filter", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        found: list[dict[str, str]] = json.load(answer)
+    return [run for run in found if run["state_name"] != "Scheduled"]
+
+
+@pytest.mark.slow
+def test_schedules_fire_and_an_overlapping_run_waits(services: ServiceSettings, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_FLOW)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "slow.py:slow", "--name", "often"),
+            *("--pool", "cpu-pool", "--interval", "4", "--concurrency-limit", "1", "--collision-strategy", "ENQUEUE"),
+        ],
+        env=services.environment(),
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    seen: set[str] = set()
+
+    def one_is_done_and_another_waited() -> bool:
+        states = [run["state_name"] for run in flow_runs(services)]
+        assert states.count("Running") <= 1
+        seen.update(states)
+        return "Completed" in states and "Running" in states and "AwaitingConcurrencySlot" in seen
+
+    wait_until(one_is_done_and_another_waited, 120)
+    runs = flow_runs(services)
+    assert len({run["expected_start_time"] for run in runs}) == len(runs)
+    prefect(services, "deployment", "delete", "slow/often")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cpu-pool-worker", "server"])
 def test_what_is_killed_is_started_again(services: ServiceSettings, name: str) -> None:

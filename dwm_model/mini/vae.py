@@ -86,7 +86,7 @@ VAE_STAGES = (
     VaeSettings(
         phases=(
             VaePhase(frames=9, batch_size=4, steps=1500, anchor=0.0),
-            VaePhase(frames=17, batch_size=2, steps=1000, anchor=0.0),
+            VaePhase(frames=17, batch_size=2, steps=500, anchor=0.0),
         ),
         only_decoder=True,
         learning_rate=1.5e-3,
