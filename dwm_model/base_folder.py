@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dwm_model.base_model import NOTE_FILE, hide_progress_bars
+from dwm_model.families import read_json_object
 from dwm_model.safe_writes import safetensors_errors_as_os_errors
 from manifests.atomic import atomic_folder
 
@@ -44,8 +45,17 @@ def write_base_folder(folder: Path, parts: BaseParts, note: dict[str, Any]) -> N
         parts.text_encoder.save_pretrained(temporary / "text_encoder")
         parts.tokenizer.save_pretrained(temporary / "tokenizer")
         velocity_scheduler().save_pretrained(temporary / "scheduler")
+        for config in sorted(temporary.glob("*/config.json")):
+            _forget_origin(config)
         _write_json(temporary / "model_index.json", _model_index())
         _write_json(temporary / NOTE_FILE, note)
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the path that a part was loaded from: it tells of this machine, and would change the base's hash."""
+    settings = read_json_object(config)
+    if settings.pop("_name_or_path", None) is not None:
+        _write_json(config, settings)
 
 
 def velocity_scheduler() -> CogVideoXDDIMScheduler:

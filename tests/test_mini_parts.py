@@ -20,6 +20,7 @@ from dwm_model.mini.base import (
     write_mini_base,
 )
 from dwm_model.mini.patch_pca import fit_patch_pca
+from dwm_model.mini.shipped import shipped_base
 from dwm_model.mini.text_encoder import TextSettings, train_text_encoder
 from dwm_model.mini.vae import VaePhase, VaeSettings, make_vae, reconstruct
 from dwm_model.mini.vae_training import VaeTrainer, reconstruction_psnr, train_stages
@@ -245,13 +246,17 @@ def test_parts_are_read_from_a_folder_without_a_transformer(tmp_path: Path) -> N
     assert torch.equal(read.decoder.conv_out.conv.weight, vae.decoder.conv_out.conv.weight.float())
     assert read_text.tokenizer(PROMPTS[0]).input_ids == text.tokenizer(PROMPTS[0]).input_ids
 
+    transformer = make_mini_transformer(TransformerSettings(layers=1, heads=1), 64)
+    write_mini_base(tmp_path / "base", transformer, read, read_text, {"untrained": True})
+    assert not [path for path in (tmp_path / "base").rglob("*.json") if str(tmp_path) in path.read_text()]
+
 
 def test_the_parts_that_ship_fit_their_interface_and_their_budget() -> None:
-    shipped = Path(__file__).resolve().parents[1] / "models" / "mini"
+    shipped = shipped_base()
     vae, text = read_parts(shipped)
     weights = [path for path in shipped.rglob("*") if path.is_file()]
 
-    assert sum(path.stat().st_size for path in weights) < 13_000_000
+    assert sum(path.stat().st_size for path in weights) < 25_000_000
     assert not [path for path in weights if path.suffix in {".bin", ".pt", ".pkl"}]
     with torch.inference_mode():
         latent = vae.encode(torch.zeros(1, 3, 17, 64, 96)).latent_dist.mean
