@@ -189,7 +189,7 @@ def smaller(tensors: dict[str, object], _metadata: dict[str, str]) -> None:
 
 def other_base(_tensors: dict[str, object], metadata: dict[str, str]) -> None:
     said = json.loads(metadata["dwm_latents"])
-    metadata["dwm_latents"] = json.dumps(said | {"base_hash": "f" * 64})
+    metadata["dwm_latents"] = json.dumps(said | {"encoder_hash": "f" * 64})
 
 
 def other_size(_tensors: dict[str, object], metadata: dict[str, str]) -> None:
@@ -201,7 +201,7 @@ def other_size(_tensors: dict[str, object], metadata: dict[str, str]) -> None:
     ("change", "words"),
     [
         (smaller, r"needs [32, 5, 8, 12]"),
-        (other_base, "encoded with base ffffffff, not "),
+        (other_base, "encoded with encoders ffffffff, not "),
         (other_size, "encoded at 48x32x9, not 96x64x17"),
     ],
 )
