@@ -58,7 +58,7 @@ class Places:
         dataset, base, run = str(self.dataset), str(self.base), str(self.run)
         return {
             "build": ["build", "official", "--raw", str(self.raw), "--dataset", dataset],
-            "split": ["split", dataset, "--policy", "in-order"],
+            "split": ["split", dataset, "--policy", "in-order", "--may-share", "clip"],
             "encode": ["encode", dataset, "--base", base, "--profile", "mini", "--shard-size", "2"],
             "train": ["train", dataset, "--base", base, "--run", run, "--config", str(self.config)],
             "benchmark": ["benchmark", dataset, "--base", base, "--run", run, "--out", str(self.report), *FEW_VIDEOS],

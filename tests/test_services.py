@@ -141,10 +141,12 @@ def test_schedules_fire_and_an_overlapping_run_waits(services: ServiceSettings, 
         seen.update(states)
         return "Completed" in states and "Running" in states and "AwaitingConcurrencySlot" in seen
 
-    wait_until(one_is_done_and_another_waited, 120)
-    runs = flow_runs(services)
-    assert len({run["expected_start_time"] for run in runs}) == len(runs)
-    prefect(services, "deployment", "delete", "slow/often")
+    try:
+        wait_until(one_is_done_and_another_waited, 120)
+        runs = flow_runs(services)
+        assert len({run["expected_start_time"] for run in runs}) == len(runs)
+    finally:
+        prefect(services, "deployment", "delete", "slow/often")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from dwm_model import checkpoints
 from dwm_model.base_model import load_base
-from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps, load_weights
+from dwm_model.checkpoints import checkpoint_folder, checkpoint_steps, load_weights, read_identity
 from dwm_model.clip_order import MIX_LENGTH, ClipOrder, positions_of_rank
 from dwm_model.lora import LoraSettings, export_adapter
 from dwm_model.loss_watch import WINDOW, LossWatch
@@ -226,7 +226,7 @@ def test_diverging_run_stops_and_keeps_its_checkpoint(
     with pytest.raises(DwmError, match=r"times the first .* at step \d+; checkpoint \d+ is kept"):
         train(dataset, tiny_base, run, config)
     assert checkpoint_steps(run)
-    assert next(dataset.runs.rows()).status is RunStatus.FAILED
+    assert dataset.runs.get(read_identity(run).run_id).status is RunStatus.FAILED
 
 
 def test_disk_that_fills_during_a_checkpoint_is_one_line_and_keeps_the_older_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def run_folder(tiny_base: Path, encoded_dataset_root: Path, tmp_path_factory: py
         gradient_checkpointing=False,
         checkpoint_every=2,
     )
-    train(Dataset.open(encoded_dataset_root), tiny_base, folder, config)
+    dataset = Dataset.open(Path(shutil.copytree(encoded_dataset_root, folder.with_name("dataset"))))
+    train(dataset, tiny_base, folder, config)
     return folder
 
 

@@ -57,7 +57,7 @@ def test_a_warm_run_begins_where_the_other_one_ended(
 ) -> None:
     cold = train(dataset, tiny_base, tmp_path / "cold", warm(first_run, warm_start=None, max_steps=1))
     summary = train(dataset, tiny_base, tmp_path / "warm", warm(first_run, max_steps=1))
-    ended = next(row for row in dataset.runs.rows() if row.run_path.endswith("/run")).metrics["validation_loss_last"]
+    ended = dataset.runs.get(read_identity(first_run).run_id).metrics["validation_loss_last"]
 
     assert summary.validation_loss_first == ended
     assert cold.validation_loss_first is not None
