@@ -142,7 +142,7 @@ PRESETS: dict[str, TrainConfig] = {
     "mini": TrainConfig(
         geometry=profile_geometry("mini"),
         lora=LoraSettings(rank=64, alpha=64, target_modules=ALL_LINEAR_LAYERS),
-        max_steps=300,
+        max_steps=200,
         batch_size=8,
         accumulation_steps=1,
         learning_rate=2e-3,
