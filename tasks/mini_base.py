@@ -20,7 +20,7 @@ from dwm_model.mini.base import (
 )
 from dwm_model.mini.text_encoder import TextSettings, train_text_encoder
 from dwm_model.mini.vae import VaeSettings
-from dwm_model.mini.vae_training import VaeTrainer, current_stage, reconstruction_psnr, train_stages
+from dwm_model.mini.vae_training import reconstruction_psnr, train_stages
 from dwm_model.mini.videos import read_videos
 from manifests.dataset import Dataset
 from manifests.schema import Split
@@ -47,12 +47,11 @@ def train_mini_vae(
     opened = Dataset.open(dataset)
     cache = folder / "videos"
     videos = read_videos(opened, Split.TRAIN, geometry, cache)
-    was_finished = is_finished(stages, current_stage(stages, videos, folder))
     trainer = train_stages(stages, videos, folder, seconds)
     log = get_run_logger()
     log.info("autoencoder: step %d of %d in %s", trainer.step, trainer.settings.max_steps, trainer.folder.name)
-    progress = VaeProgress(step=trainer.step, is_complete=is_finished(stages, trainer))
-    if was_finished or not progress.is_complete:
+    progress = VaeProgress(step=trainer.step, is_complete=trainer.is_complete)
+    if trainer.step == trainer.began_at or not progress.is_complete:
         return progress
     held_out = read_videos(opened, Split.VALIDATION, geometry, cache)
     models: dict[str, Any] = {"": trainer.vae.eval(), "pca_": trainer.pca}
@@ -65,11 +64,6 @@ def train_mini_vae(
         "mini-vae", [{"videos": name, "PSNR dB": str(value)} for name, value in psnr.items()], "Held-out reconstruction"
     )
     return progress.model_copy(update={"psnr_db": psnr})
-
-
-def is_finished(stages: Sequence[VaeSettings], reached: VaeTrainer) -> bool:
-    """Whether the training that was reached is the last, and done."""
-    return reached.is_complete and reached.settings == stages[-1]
 
 
 @task(name="write-mini-parts")
@@ -89,7 +83,7 @@ def write_mini_parts(
         return folder
     opened = Dataset.open(dataset)
     videos = read_videos(opened, Split.TRAIN, geometry, vae_folder / "videos")
-    vae = current_stage(vae_stages, videos, vae_folder).vae.eval()
+    vae = train_stages(vae_stages, videos, vae_folder).vae.eval()
     vae.register_to_config(scaling_factor=scaling_factor_of(vae, videos))
     prompts = opened.clips.read(["prompt", "split"]).to_pylist()
     text = train_text_encoder([row["prompt"] for row in prompts if row["split"] == Split.TRAIN.value], text_settings)

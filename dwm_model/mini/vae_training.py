@@ -81,6 +81,7 @@ class VaeTrainer:
         )
         self.journal = Journal(folder / LOSSES_FILE, VaeRecord)
         self._restore()
+        self.began_at = self.step  # of this object: what was there when the folder was opened
         self.journal.cut_after(self.step)
 
     @cached_property
@@ -178,41 +179,33 @@ class VaeTrainer:
         logger.info("autoencoder: continuing from step %d", step)
 
 
-def current_stage(stages: Sequence[VaeSettings], videos: VideoSet, folder: Path) -> VaeTrainer:
-    """The training of the first stage that is not finished, or of the last; each begins where the one before ended.
+def train_stages(
+    stages: Sequence[VaeSettings], videos: VideoSet, folder: Path, seconds: float | None = None
+) -> VaeTrainer:
+    """Train all stages, or for so long and at least one step; each begins where the one before ended.
 
     Args:
         stages: settings of one size, at least one.
         videos: training clips.
-        folder: has a folder for each stage.
+        folder: has a folder for each stage; what is finished there is only opened.
+        seconds: when to stop; None trains to the end.
+
+    Returns:
+        The training that was reached; complete only if it is the last.
 
     Raises:
         DwmError: as `VaeTrainer`.
     """
-    trainer = VaeTrainer(stages[0], videos, folder / "stage_1")
-    for number, settings in enumerate(stages[1:], 2):
+    deadline = None if seconds is None else time.monotonic() + seconds
+    start = None
+    for number, settings in enumerate(stages, 1):
+        trainer = VaeTrainer(settings, videos, folder / f"stage_{number}", start=start)
+        if not trainer.is_complete:
+            trainer.run(None if deadline is None else deadline - time.monotonic())
         if not trainer.is_complete:
             break
-        trainer = VaeTrainer(settings, videos, folder / f"stage_{number}", start=trainer.vae)
+        start = trainer.vae
     return trainer
-
-
-def train_stages(
-    stages: Sequence[VaeSettings], videos: VideoSet, folder: Path, seconds: float | None = None
-) -> VaeTrainer:
-    """Train all stages, or for so long and at least one step of each stage that is reached.
-
-    Returns:
-        The training that was reached.
-    """
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while True:
-        trainer = current_stage(stages, videos, folder)
-        if trainer.is_complete:
-            return trainer
-        trainer.run(None if deadline is None else deadline - time.monotonic())
-        if not trainer.is_complete:
-            return trainer
 
 
 def learning_rate_at(settings: VaeSettings, step: int) -> float:
