@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
+from manifests.split_units import qualified_names
 
 _EXAMPLES = 3
 
@@ -151,8 +152,8 @@ def audit_leaks(dataset: Dataset) -> tuple[LeakCount, ...]:
     names = {
         LeakLevel.CLIP: _values_of(clips.column("output_hashes"), "interaction_path"),
         LeakLevel.NEAR_DUPLICATE: clips.column("near_duplicate_group"),
-        LeakLevel.RECORDING: _qualified(clips, "recording_id"),
-        LeakLevel.SCENE: _qualified(clips, "scene_id"),
+        LeakLevel.RECORDING: qualified_names(clips, "recording_id"),
+        LeakLevel.SCENE: qualified_names(clips, "scene_id"),
     }
     return tuple(_count(level, names[level], clips.column("split")) for level in LeakLevel)
 
@@ -170,11 +171,6 @@ def _values_in_chunk(maps: pa.MapArray, key: str) -> pa.Array:
     places = np.full(len(maps), -1)
     places[owners] = np.arange(len(owners))
     return maps.items[entries].filter(is_wanted).take(pa.array(places, mask=places < 0))
-
-
-def _qualified(table: pa.Table, column: str) -> pa.ChunkedArray:
-    """Names with their source before them: two sources may use the same name for different scenes."""
-    return pc.binary_join_element_wise(table.column("source"), table.column(column), ":")
 
 
 def _count(level: LeakLevel, names: pa.ChunkedArray, splits: pa.ChunkedArray) -> LeakCount:

@@ -21,7 +21,7 @@ def unit_names(clips: pa.Table, *, by: str, with_alike: bool) -> pa.Array:
     Returns:
         Names [N].
     """
-    own, recordings = _qualified(clips, by), _qualified(clips, "recording_id")
+    own, recordings = (qualified_names(clips, column).combine_chunks() for column in (by, "recording_id"))
     ties = [recordings, clips.column("near_duplicate_group").combine_chunks()] if with_alike else [recordings]
     unions = Unions()
     for tie in ties:
@@ -32,9 +32,9 @@ def unit_names(clips: pa.Table, *, by: str, with_alike: bool) -> pa.Array:
     return pa.array(names, pa.string()).take(encoded.indices)
 
 
-def _qualified(clips: pa.Table, column: str) -> pa.Array:
-    """Names with their source before them: two sources may use the same name for different things."""
-    return pc.binary_join_element_wise(clips.column("source"), clips.column(column), ":").combine_chunks()
+def qualified_names(clips: pa.Table, column: str) -> pa.ChunkedArray:
+    """Names [N] with their source before them: two sources may use the same name for different things."""
+    return pc.binary_join_element_wise(clips.column("source"), clips.column(column), ":")
 
 
 def _tied_pairs(units: pa.Array, ties: pa.Array) -> Iterator[tuple[str, str]]:

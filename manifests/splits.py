@@ -61,10 +61,8 @@ FORBIDDEN_LEAKS: dict[SplitPolicy, frozenset[LeakLevel]] = {
 """Levels at which a policy promises that splits share nothing, unless `SplitSettings.may_share` says otherwise."""
 
 KEPT_LEVELS: dict[SplitPolicy, tuple[LeakLevel, ...]] = {
-    SplitPolicy.OFFICIAL: (),
-    SplitPolicy.SCENE_DISJOINT: (LeakLevel.NEAR_DUPLICATE, LeakLevel.RECORDING, LeakLevel.SCENE),
-    SplitPolicy.RECORDING_DISJOINT: (LeakLevel.NEAR_DUPLICATE, LeakLevel.RECORDING),
-    SplitPolicy.IN_ORDER: (LeakLevel.NEAR_DUPLICATE, LeakLevel.RECORDING),
+    policy: tuple(level for level in LeakLevel if level in levels - {LeakLevel.CLIP})
+    for policy, levels in FORBIDDEN_LEAKS.items()
 }
 """Levels whose clips a policy puts into one split; copies of a video under two names it does not know of."""
 
