@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,16 +109,16 @@ def slow():
 """
 
 
-def flow_runs(settings: ServiceSettings) -> list[dict[str, str]]:
-    """Runs of the slow flow that are due."""
-    wanted = {"flows": {"name": {"any_": ["slow"]}}}
-    body = json.dumps(wanted).encode()
-    request = urllib.request.Request(  # noqa: S310 - the API of this test
-        f"{settings.api_url}/flow_runs/filter", body, {"Content-Type": "application/json"}
+def flow_runs(settings: ServiceSettings, kind: str, name: str) -> list[dict[str, Any]]:
+    """Flow runs of ``flows`` or ``deployments`` of a name."""
+    request = urllib.request.Request(  # noqa: S310 - an address of our own
+        f"{settings.api_url}/flow_runs/filter",
+        data=json.dumps({kind: {"name": {"any_": [name]}}}).encode(),
+        headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        found: list[dict[str, str]] = json.load(answer)
-    return [run for run in found if run["state_name"] != "Scheduled"]
+    with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+        found: list[dict[str, Any]] = json.load(reply)
+    return found
 
 
 @pytest.mark.slow
@@ -135,15 +136,18 @@ def test_schedules_fire_and_an_overlapping_run_waits(services: ServiceSettings, 
     )
     seen: set[str] = set()
 
+    def due() -> list[dict[str, Any]]:
+        return [run for run in flow_runs(services, "flows", "slow") if run["state_name"] != "Scheduled"]
+
     def one_is_done_and_another_waited() -> bool:
-        states = [run["state_name"] for run in flow_runs(services)]
+        states = [run["state_name"] for run in due()]
         assert states.count("Running") <= 1
         seen.update(states)
         return "Completed" in states and "Running" in states and "AwaitingConcurrencySlot" in seen
 
     try:
         wait_until(one_is_done_and_another_waited, 120)
-        runs = flow_runs(services)
+        runs = due()
         assert len({run["expected_start_time"] for run in runs}) == len(runs)
     finally:
         prefect(services, "deployment", "delete", "slow/often")
@@ -192,15 +196,8 @@ def test_a_built_dataset_starts_one_training_on_it(services: ServiceSettings, tm
             services, "event", "emit", "dataset.build.completed", "--resource", told, "--payload", json.dumps(payload)
         )
 
-    def started() -> list[dict[str, object]]:
-        query = {"deployments": {"name": {"any_": ["on-build"]}}}
-        request = urllib.request.Request(  # noqa: S310 - an address of our own
-            f"{services.api_url}/flow_runs/filter",
-            data=json.dumps(query).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
-            return [run for run in json.load(reply) if not run["auto_scheduled"]]
+    def started() -> list[dict[str, Any]]:
+        return [run for run in flow_runs(services, "deployments", "on-build") if not run["auto_scheduled"]]
 
     wait_until(lambda: bool(started()), 90)
     time.sleep(3)
