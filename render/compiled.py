@@ -7,9 +7,9 @@ folder; ``NUMBA_CACHE_DIR`` names another place. Only the first process on a mac
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar, cast
 
 from manifests.errors import UsageError
 
@@ -20,17 +20,19 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
 """What lets sums use vector units; unlike ``fastmath=True`` it keeps infinities and NaN as they are."""
 
+PARTS_A_THREAD = 8
+"""Parts that a thread does on average: threads that are done early take what others have not begun."""
 
-def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[FunctionT], FunctionT]:
+
+def compiled(*, inline: bool = False) -> Callable[[FunctionT], FunctionT]:
     """Decorator: compile a function of arrays and numbers with Numba at its first call, and keep the result.
 
     Args:
-        parallel: its `numba.prange` loops use `worker_threads`.
         inline: it is written into its callers, so that their loops can use vector units.
     """
     import numba
 
-    options: dict[str, Any] = {"parallel": parallel, "fastmath": _FAST_MATH, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST_MATH, "error_model": "numpy"}
     if inline:
         options["inline"] = "always"
 
@@ -44,27 +46,35 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Funct
     return decorate
 
 
-@contextmanager
-def worker_threads(count: int | None) -> Iterator[int]:
-    """Let compiled loops use a number of threads within the block; gives that number.
+class Share(NamedTuple):
+    """A thread's part of some work: every ``parts``-th piece, from number ``part`` on."""
+
+    part: int
+    parts: int
+
+
+def in_parts(work: Callable[[Share], None], threads: int | None) -> None:
+    """Have all parts of some work done.
+
+    Numba's own parallel loops are not used: one that has just been compiled and the same one read from the cache may
+    differ in the last bits, and starting its threads changes the number that torch uses.
 
     Args:
-        count: threads; None for as many as torch uses (``torch.set_num_threads``, ``OMP_NUM_THREADS``), at most as
-            many as Numba has (``NUMBA_NUM_THREADS``, by default one a core).
+        work: does a part; compiled code runs beside other parts, since `compiled` functions let other threads run.
+        threads: at once; None for as many as torch uses (``torch.set_num_threads``, ``OMP_NUM_THREADS``).
 
     Raises:
-        UsageError: the number is below 1, or beyond what Numba has.
+        UsageError: the number is below 1.
     """
-    import numba
     import torch
 
-    available: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at run time
-    if count is not None and not 1 <= count <= available:
-        raise UsageError(f"threads {count}: must lie between 1 and {available} (NUMBA_NUM_THREADS)")
-    chosen = min(torch.get_num_threads(), available) if count is None else count
-    before = numba.get_num_threads()
-    numba.set_num_threads(chosen)
-    try:
-        yield chosen
-    finally:
-        numba.set_num_threads(before)
+    count = torch.get_num_threads() if threads is None else threads
+    if count < 1:
+        raise UsageError(f"threads {count}: must be 1 or more")
+    if count == 1:
+        work(Share(0, 1))
+        return
+    parts = count * PARTS_A_THREAD
+    with ThreadPoolExecutor(count) as pool:
+        for done in [pool.submit(work, Share(part, parts)) for part in range(parts)]:
+            done.result()

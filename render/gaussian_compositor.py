@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from render.compiled import worker_threads
 from render.gaussian_tile_gradients import (
     COLOUR_GRADIENT,
     CONIC,
@@ -28,7 +27,7 @@ class Canvas:
     Attributes:
         width: of the image, pixels.
         height: of the image, pixels.
-        threads: see `render.compiled.worker_threads`; the results do not depend on it.
+        threads: see `render.compiled.in_parts`; the results do not depend on it.
         absolute_gradient: set by the backward pass: [N,2] sum of the absolute values of each pixel's part in the
             gradient of the means (AbsGS).
     """
@@ -55,9 +54,8 @@ class Compositor(torch.autograd.Function):
         chosen = np.flatnonzero(visible.numpy())
         order = chosen[np.argsort(depths.detach().numpy()[chosen], kind="stable")]
         projected = Projected(_array(means), _array(conics), _array(opacities), _array(colours), order)
-        with worker_threads(canvas.threads):
-            lists = bin_gaussians(projected, canvas.width, canvas.height)
-            drawn = draw_tiles(lists, canvas.width, canvas.height)
+        lists = bin_gaussians(projected, canvas.width, canvas.height)
+        drawn = draw_tiles(lists, canvas.width, canvas.height, canvas.threads)
         ctx.drawn = (lists, drawn, order, len(depths), canvas)
         return torch.from_numpy(drawn.colours), torch.from_numpy(1 - drawn.remaining)
 
@@ -66,8 +64,7 @@ class Compositor(torch.autograd.Function):
         """Gradients of means, conics, opacities and colours."""
         lists, drawn, order, count, canvas = ctx.drawn
         wanted = ImageGradient(*map(_array, outputs))
-        with worker_threads(canvas.threads):
-            gradients = torch.from_numpy(tile_gradients(lists, drawn, wanted, order, count))
+        gradients = torch.from_numpy(tile_gradients(lists, drawn, wanted, order, count, threads=canvas.threads))
         canvas.absolute_gradient = gradients[:, MEAN_ABSOLUTE:COLOUR_GRADIENT].clone()
         return (
             gradients[:, MEAN:CONIC],

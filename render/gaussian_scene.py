@@ -131,7 +131,7 @@ def render_path(
         width: pixels.
         height: pixels.
         background: what shows where no Gaussian covers, as stored, 0-1.
-        threads: see `render.compiled.worker_threads`.
+        threads: see `render.compiled.in_parts`.
     """
     device = scene.means.device
     frames = np.empty((len(cameras), height, width, 3), np.uint8)

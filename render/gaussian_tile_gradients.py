@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
-from render.compiled import compiled
+from render.compiled import Share, compiled, in_parts
 from render.gaussian_tiles import (
     ALPHA_THRESHOLD,
     COLOUR,
@@ -15,7 +14,6 @@ from render.gaussian_tiles import (
     END_ROW,
     FARTHEST,
     FIRST_ROW,
-    GROUPS,
     HALF_A,
     HALF_C,
     MAX_ALPHA,
@@ -174,10 +172,8 @@ def _add_up(sums: _RowSums, offset: float, gaussian: Float32s, gradient: Float32
 
 
 @compiled()
-def _group_gradients(
-    lists: TileLists, group: int, drawn: DrawnImage, wanted: ImageGradient, gradients: Float32s
-) -> None:
-    """Write the gradients of the entries of every n-th tile, from the group's number on."""
+def _write_part(lists: TileLists, share: Share, drawn: DrawnImage, wanted: ImageGradient, gradients: Float32s) -> None:
+    """Write the gradients of the entries of the tiles of a share."""
     height, width, channels = wanted.colours.shape
     across, down = -(-width // TILE), -(-height // TILE)
     tile = _Tile(
@@ -186,7 +182,7 @@ def _group_gradients(
         np.empty((channels, PIXELS), np.float32),
         np.empty(PIXELS, np.float32),
     )
-    for number in range(group, across * down, GROUPS):
+    for number in range(share.part, across * down, share.parts):
         top, left = number // across * TILE, number % across * TILE
         first = lists.starts[number]
         tile.light[:] = _ONE
@@ -204,13 +200,6 @@ def _group_gradients(
         _tile_gradients(lists, first, (left, top), tile, gradients)
 
 
-@compiled(parallel=True)
-def _write_gradients(lists: TileLists, drawn: DrawnImage, wanted: ImageGradient, gradients: Float32s) -> None:
-    # Only calls in here: tuples of arrays that are made within a parallel loop come out wrong (Numba 0.68).
-    for group in numba.prange(GROUPS):
-        _group_gradients(lists, group, drawn, wanted, gradients)
-
-
 @compiled()
 def _sum_entries(gradients: Float32s, entries: Int32s, order: Int64s, count: int) -> Float32s:
     """Sum the gradients of the entries of each Gaussian, in the order of the tiles: [N, 8 + C]."""
@@ -222,7 +211,9 @@ def _sum_entries(gradients: Float32s, entries: Int32s, order: Int64s, count: int
     return totals
 
 
-def tile_gradients(lists: TileLists, drawn: DrawnImage, wanted: ImageGradient, order: Int64s, count: int) -> Float32s:
+def tile_gradients(
+    lists: TileLists, drawn: DrawnImage, wanted: ImageGradient, order: Int64s, count: int, *, threads: int | None
+) -> Float32s:
     """Gradients of N Gaussians [N, 8 + C] from those of the image; see `MEAN` and its neighbours for the columns.
 
     Args:
@@ -231,7 +222,8 @@ def tile_gradients(lists: TileLists, drawn: DrawnImage, wanted: ImageGradient, o
         wanted: its gradients.
         order: [V] the visible Gaussians, nearest first.
         count: Gaussians in all, N.
+        threads: see `render.compiled.in_parts`.
     """
     by_entry = np.zeros((len(lists.entries), COLOUR_GRADIENT + wanted.colours.shape[2]), np.float32)
-    _write_gradients(lists, drawn, wanted, by_entry)
+    in_parts(lambda share: _write_part(lists, share, drawn, wanted, by_entry), threads)
     return _sum_entries(by_entry, lists.entries, order, count)

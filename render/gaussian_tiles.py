@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from render.compiled import compiled
+from render.compiled import Share, compiled, in_parts
 
 Float32s = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
@@ -41,9 +40,6 @@ MIN_TRANSMITTANCE = np.float32(1e-4)
 
 MAX_EXTENT = 3.33
 """Standard deviations beyond which a Gaussian is cut off."""
-
-GROUPS = 64
-"""Parts that tiles are dealt into, in turn, to be shared out among threads."""
 
 MEAN_X, MEAN_Y, HALF_A, CROSS, HALF_C, OPACITY, FIRST_ROW, END_ROW, COLOUR = range(9)
 """Columns of a packed Gaussian: mean (pixels), conic (a, b, c) with a and c halved, opacity, rows that it reaches,
@@ -276,8 +272,8 @@ def _draw_tile(lists: TileLists, tile_number: int, left: int, top: int, tile: _T
 
 
 @compiled()
-def _draw_group(lists: TileLists, group: int, image: DrawnImage) -> None:
-    """Composite every n-th tile of an image, from the group's number on."""
+def _draw_part(lists: TileLists, share: Share, image: DrawnImage) -> None:
+    """Composite the tiles of a share of an image."""
     height, width, channels = image.colours.shape
     across, down = -(-width // TILE), -(-height // TILE)
     tile = _Tile(
@@ -287,7 +283,7 @@ def _draw_group(lists: TileLists, group: int, image: DrawnImage) -> None:
         np.empty((channels, PIXELS), np.float32),
         np.empty(TILE, np.float32),
     )
-    for number in range(group, across * down, GROUPS):
+    for number in range(share.part, across * down, share.parts):
         top, left = number // across * TILE, number % across * TILE
         rows, columns = min(TILE, height - top), min(TILE, width - left)
         tile.light[:] = _ONE
@@ -305,20 +301,13 @@ def _draw_group(lists: TileLists, group: int, image: DrawnImage) -> None:
                     image.colours[top + y, left + x, channel] = tile.sums[channel, y * TILE + x]
 
 
-@compiled(parallel=True)
-def _draw_groups(lists: TileLists, image: DrawnImage) -> None:
-    # Only calls in here: tuples of arrays that are made within a parallel loop come out wrong (Numba 0.68).
-    for group in numba.prange(GROUPS):
-        _draw_group(lists, group, image)
-
-
-def draw_tiles(lists: TileLists, width: int, height: int) -> DrawnImage:
-    """Composite an image of a size in pixels."""
+def draw_tiles(lists: TileLists, width: int, height: int, threads: int | None) -> DrawnImage:
+    """Composite an image of a size in pixels; see `render.compiled.in_parts` for the threads."""
     channels = lists.packed.shape[1] - COLOUR
     image = DrawnImage(
         np.empty((height, width, channels), np.float32),
         np.empty((height, width), np.float32),
         np.empty((height, width), np.int32),
     )
-    _draw_groups(lists, image)
+    in_parts(lambda share: _draw_part(lists, share, image), threads)
     return image

@@ -71,7 +71,7 @@ def rasterize(  # noqa: PLR0917  # gsplat's order
         absgrad: also sum the absolute values of each pixel's gradient of the projected means, into
             ``meta["means2d"].absgrad``, by the backward pass.
         rasterize_mode: how to treat the blur.
-        threads: on the CPU: see `render.compiled.worker_threads`.
+        threads: on the CPU: see `render.compiled.in_parts`.
 
     Returns:
         Colours [C,H,W,X] (D, 1 or D + 1 channels, by the mode), alphas [C,H,W,1], and a dictionary as gsplat's
