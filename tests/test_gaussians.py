@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,28 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         image, alphas, _ = render(gaussians, threads=threads)
         results.append([image, alphas, *gradients(gaussians, (image.square().sum() + alphas.sum())).values()])
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+@pytest.mark.slow
+def test_what_was_just_compiled_gives_the_bits_of_what_is_cached_and_leaves_torchs_threads(tmp_path: Path) -> None:
+    code = (
+        "import hashlib, torch; torch.set_num_threads(1); from tests.test_gaussians import *\n"
+        "gaussians = random_gaussians(2, 400); image, alphas, _ = render(gaussians, threads=2)\n"
+        "found = [image, alphas, *gradients(gaussians, image.square().sum() + alphas.sum()).values()]\n"
+        "print(hashlib.sha1(b''.join(one.detach().numpy().tobytes() for one in found)).hexdigest())\n"
+        "print(torch.get_num_threads())"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=Path(__file__).resolve().parents[1],
+            check=True, capture_output=True, text=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert list(tmp_path.rglob("*.nbi"))
+    assert runs[0] == runs[1]
+    assert runs[0][1] == "1"
 
 
 def test_background_shows_where_nothing_covers() -> None:
