@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_data import build_app, check, check_lists, explain, export_app, gc, split
+from flows.cli_gallery import gallery
 from flows.cli_generate import benchmark, generate
 from flows.cli_mini import pretrain_mini
 from flows.cli_model import encode, metrics
@@ -49,7 +50,7 @@ app.add_typer(build_app, name="build")
 app.add_typer(export_app, name="export")
 for command in (demo, split, check, explain, encode, train, generate, metrics, benchmark, runs, promote, rollback):
     app.command()(command)
-for command in (gc, doctor, up, status, down):
+for command in (gallery, gc, doctor, up, status, down):
     app.command()(command)
 app.command("check-lists")(check_lists)
 app.command("import-lora")(import_lora)

@@ -10,7 +10,7 @@ import typer
 
 from flows.cli_run import tell_nobody
 from flows.cli_support import EXIT_PROBLEMS, JsonOption, one_line_errors, report, say
-from flows.services import DEFAULT_HOME, ServiceSettings, check_address
+from flows.services import DEFAULT_HOME, ServiceSettings, require_password
 from manifests.errors import UsageError
 
 HomeOption = Annotated[Path, typer.Option(help="Folder of the server's database, logs and state.")]
@@ -39,7 +39,7 @@ def up(
     settings = ServiceSettings(
         home=home.resolve(), host=host, port=port, database_url=database_url, has_gpu=torch.cuda.is_available()
     )
-    check_address(settings)
+    require_password(settings.host)
     if foreground:
         say(f"{settings.ui_url}: starting; logs in {settings.home}; Ctrl-C stops it")
         supervise(settings)

@@ -123,16 +123,16 @@ class ServicesReport(BaseModel):
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
 
-def check_address(settings: ServiceSettings) -> None:
+def require_password(host: str) -> None:
     """Refuse to listen to the outside without a password.
 
     Raises:
         UsageError: the address is not this machine's own and `AUTH_VARIABLE` is not set.
     """
-    if settings.host not in _LOOPBACK and not os.environ.get(AUTH_VARIABLE):
+    if host not in _LOOPBACK and not os.environ.get(AUTH_VARIABLE):
         raise UsageError(
-            f"--host {settings.host}: others could run anything here; set {AUTH_VARIABLE}=user:password, or leave the "
-            "host at 127.0.0.1"
+            f"--host {host}: others could do anything here; set {AUTH_VARIABLE}=user:password, or leave the host at "
+            "127.0.0.1"
         )
 
 

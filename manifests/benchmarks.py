@@ -92,7 +92,7 @@ def freeze(dataset: Dataset, name: str, clips: Split | Iterable[str], settings: 
         content_hash=dataset.content_hash(clip_ids),
     )
     with exclusive_lock(dataset.root / ".benchmarks.lock"):
-        existing = {known.name: known for known in _read(dataset)}
+        existing = {known.name: known for known in frozen(dataset)}
         if name in existing:
             if existing[name].hash != benchmark.hash:
                 raise DwmError(
@@ -116,7 +116,7 @@ def load_or_freeze(dataset: Dataset, name: str, split: Split, settings: Benchmar
     Raises:
         DwmError: as `load` and `freeze`; a frozen clip is in another split now, so that a run may have learned it.
     """
-    if name not in {known.name for known in _read(dataset)}:
+    if name not in {known.name for known in frozen(dataset)}:
         return freeze(dataset, name, split, settings)
     benchmark = load(dataset, name)
     moved = set(benchmark.clip_ids) - dataset.clips.keys(ds.field("split") == split.value)
@@ -128,13 +128,28 @@ def load_or_freeze(dataset: Dataset, name: str, split: Split, settings: Benchmar
     return benchmark
 
 
+def frozen(dataset: Dataset) -> tuple[FrozenBenchmark, ...]:
+    """All frozen benchmarks of a dataset, by name.
+
+    Raises:
+        DwmError: the file is damaged.
+    """
+    path = dataset.benchmarks_path
+    if not path.exists():
+        return ()
+    try:
+        return _BenchmarkFile.model_validate_json(path.read_bytes()).benchmarks
+    except ValidationError as error:
+        raise DwmError(f"{path}: damaged: {error.errors()[0]['msg']}; restore it from a copy, or remove it") from error
+
+
 def load(dataset: Dataset, name: str) -> FrozenBenchmark:
     """The frozen benchmark of this name, after checking that its clips are still those that were frozen.
 
     Raises:
         DwmError: no such benchmark; ``benchmarks.json`` is damaged or was edited; a clip is gone or has other content.
     """
-    benchmarks = {benchmark.name: benchmark for benchmark in _read(dataset)}
+    benchmarks = {benchmark.name: benchmark for benchmark in frozen(dataset)}
     if name not in benchmarks:
         known = ", ".join(sorted(benchmarks)) or "none is frozen"
         raise DwmError(f"{dataset.benchmarks_path}: no benchmark '{name}'; known: {known}")
@@ -187,16 +202,6 @@ def _difference(old: FrozenBenchmark, new: FrozenBenchmark) -> str:
     if old.settings != new.settings:
         return f"other settings ({old.settings!r})"
     return "other content of the same clips"
-
-
-def _read(dataset: Dataset) -> tuple[FrozenBenchmark, ...]:
-    path = dataset.benchmarks_path
-    if not path.exists():
-        return ()
-    try:
-        return _BenchmarkFile.model_validate_json(path.read_bytes()).benchmarks
-    except ValidationError as error:
-        raise DwmError(f"{path}: damaged: {error.errors()[0]['msg']}; restore it from a copy, or remove it") from error
 
 
 def _write(dataset: Dataset, benchmarks: Iterable[FrozenBenchmark]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
 
 from manifests.columns import NewerSchemaError, read_part_schema
-from manifests.dataset import Dataset
+from manifests.dataset import Dataset, leaves_folder
 from manifests.dataset_files import DatasetFile, files_under, named_files
 from manifests.errors import DwmError
 from manifests.hashing import hash_file
@@ -134,7 +133,7 @@ def _check_clip(
 
 def _check_file(path: str, files: dict[str, DatasetFile], owner: str, clip_id: str | None) -> Problem | None:
     """What is wrong with a file that a row names; None when nothing is."""
-    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive or ".." in PurePosixPath(path).parts:
+    if leaves_folder(path):
         code, message = "outside-path", f"{path}: not inside the dataset folder ({owner}); build it again"
     elif path not in files:
         code, message = "missing-file", f"{path}: does not exist ({owner}); copy it back or build the clip again"

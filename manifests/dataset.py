@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pyarrow.dataset as ds
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +28,11 @@ class DatasetInfo(BaseModel):
 
     schema_version: int = Field(description="Schema version of the program that made the dataset.", ge=1)
     created_at: datetime = Field(default_factory=utc_now, description="When the dataset was made, UTC.")
+
+
+def leaves_folder(path: str) -> bool:
+    """Tell whether a path of a row leads out of the dataset folder by what is written in it."""
+    return PurePosixPath(path).is_absolute() or bool(PureWindowsPath(path).drive) or ".." in PurePosixPath(path).parts
 
 
 class Dataset:
@@ -118,6 +123,19 @@ class Dataset:
     def absolute(self, relative: str) -> Path:
         """Where a path of a row is on this machine."""
         return self.root / relative
+
+    def inside(self, relative: str) -> Path:
+        """A file that a row names, for those who hand it on to others: it lies in the dataset folder for sure.
+
+        Raises:
+            DwmError: the path leads out of the folder, by itself or by a link, or there is no such file.
+        """
+        path = self.absolute(relative)
+        if leaves_folder(relative) or not path.resolve().is_relative_to(self.root.resolve()):
+            raise DwmError(f"{relative}: leads out of the dataset folder; build the clip again")
+        if not path.is_file():
+            raise DwmError(f"{path}: does not exist; copy it back or build the clip again")
+        return path
 
     def relative(self, path: Path) -> str:
         """Path as rows hold it: relative to the dataset folder with ``/``, ``../<name>`` for what lies beside it.

@@ -85,10 +85,7 @@ class Table(Generic[RowT]):
         """
         for row in self.rows(where=ds.field(self._key) == key):
             return row
-        raise DwmError(
-            f"{self.parts.folder}: no row with {self._key} '{key}'; see the ids with "
-            f"pandas.read_parquet('{self.parts.folder}')['{self._key}']"
-        )
+        raise self._no_such_row(key)
 
     def keys(self, where: ds.Expression | None = None) -> set[str]:
         """Keys of the rows that fit."""
@@ -160,6 +157,30 @@ class Table(Generic[RowT]):
             if replaced or new_keys:
                 self.parts.change(self._upsert_steps(wanted, replaced, new_keys))
                 self._merge_small_parts(paths, more_than=MAX_SMALL_PARTS)
+
+    def update(self, key: str, **changes: Any) -> RowT:
+        """Change some fields of one row; what others write meanwhile into its other fields stays.
+
+        Args:
+            key: The row's key.
+            changes: New values by field, not of the key.
+
+        Returns:
+            The row as it is now.
+
+        Raises:
+            DwmError: no such row, or two of them; a value does not fit; the disk is full.
+        """
+        with self.parts.writing() as paths:
+            located = self._locate(paths, {key})
+            rows = [row for path in located for row in table_to_rows(self.row_class, self._load(path, [key]))]
+            if not rows:
+                raise self._no_such_row(key)
+            if len(rows) > 1:
+                raise self._duplicate_error(key, list(located))
+            changed = rows[0].updated(**changes)
+            self.parts.change(self._upsert_steps({key: changed}, located, ()))
+        return changed
 
     def set_values(self, column: str, values: Mapping[str, Any]) -> int:
         """Change one column of many rows at once, without going through row objects.
@@ -373,10 +394,17 @@ class Table(Generic[RowT]):
         if len(sorted_keys) > 1:
             twice = pc.equal(sorted_keys.slice(1), sorted_keys.slice(0, len(sorted_keys) - 1))
             if pc.any(twice).as_py():
-                raise self._duplicate_error(sorted_keys.slice(1).filter(twice)[0].as_py())
+                key = sorted_keys.slice(1).filter(twice)[0].as_py()
+                raise self._duplicate_error(key, self.files_with(key))
 
-    def _duplicate_error(self, key: str) -> DwmError:
-        names = ", ".join(path.name for path in self.files_with(key))
+    def _no_such_row(self, key: str) -> DwmError:
+        return DwmError(
+            f"{self.parts.folder}: no row with {self._key} '{key}'; see the ids with "
+            f"pandas.read_parquet('{self.parts.folder}')['{self._key}']"
+        )
+
+    def _duplicate_error(self, key: str, paths: Sequence[Path]) -> DwmError:
+        names = ", ".join(path.name for path in paths)
         return DwmError(
             f"{self.parts.folder}: {self._key} '{key}' occurs more than once (in {names}); remove the copied file"
         )

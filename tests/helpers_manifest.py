@@ -50,6 +50,7 @@ CHANGES: dict[str, Callable[[Table[Clip]], object]] = {
     "append": lambda table: table.append([clip(7), clip(8)]),
     "upsert": lambda table: table.upsert([clip(1, prompt="new"), clip(4, prompt="new"), clip(9)]),
     "delete": lambda table: table.delete(["clip-0001", "clip-0004", "clip-0005"]),
+    "update": lambda table: table.update("clip-0001", prompt="new"),
     "set_values": lambda table: table.set_values("split", {"clip-0001": Split.TEST, "clip-0004": Split.TEST}),
     "compact": lambda table: table.compact(),
 }

@@ -14,7 +14,7 @@ from flows.cli import app
 from manifests.documentation import PAGE, manifest_page
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ROOMS = "docs|render|sources|manifests|dwm_model|flows|tasks"
+ROOMS = "docs|gallery|render|sources|manifests|dwm_model|flows|tasks"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 

@@ -17,8 +17,8 @@ from manifests.columns import VERSION_KEY, arrow_schema, rows_to_table, table_to
 from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.parts import write_part
-from manifests.schema import TABLES, Clip, Generation, Run, Source, Split
-from tests.helpers_manifest import MADE_AT, assert_one_line, clip, clips_table, part_files
+from manifests.schema import TABLES, Clip, Generation, Review, Run, Source, Split
+from tests.helpers_manifest import MADE_AT, assert_one_line, clip, clips_table, part_files, table_of_six
 
 
 def test_every_field_of_a_row_survives_the_way_to_disk_and_back(tmp_path: Path) -> None:
@@ -280,3 +280,16 @@ def test_row_that_does_not_fit_is_named_with_its_column(tmp_path: Path) -> None:
     with pytest.raises(DwmError) as error:
         list(table_to_rows(Clip, bad))
     assert_one_line(error.value, "clip-0001", "status", "sleepy")
+
+
+def test_update_changes_the_fields_that_are_named_and_no_others(tmp_path: Path) -> None:
+    table = table_of_six(tmp_path)
+    table.set_values("split", {"clip-0004": Split.TEST})
+    changed = table.update("clip-0004", review=Review.REJECTED, review_reason="blurred")
+    assert (changed.split, changed.review, changed.review_reason) == (Split.TEST, Review.REJECTED, "blurred")
+    assert table.get("clip-0004") == changed
+    assert table.count() == 6
+    with pytest.raises(DwmError) as caught:
+        table.update("clip-0009", prompt="new")
+    assert_one_line(caught.value, "no row with clip_id 'clip-0009'")
+    assert table.count() == 6

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dwm_model.checkpoints import checkpoint_steps
-from flows.services import AUTH_VARIABLE, ServiceSettings, answers, check_address, status
+from flows.services import AUTH_VARIABLE, ServiceSettings, answers, require_password, status
 from flows.train import TrainParameters
 from manifests.dataset import Dataset
 from manifests.errors import UsageError
@@ -214,8 +214,8 @@ def test_listening_to_the_outside_needs_a_password(monkeypatch: pytest.MonkeyPat
     settings = ServiceSettings(home=tmp_path, host="0.0.0.0", has_gpu=False)  # noqa: S104 - not bound here
     monkeypatch.delenv(AUTH_VARIABLE, raising=False)
     with pytest.raises(UsageError, match=r"set DWM_SERVER_AUTH=user:password"):
-        check_address(settings)
+        require_password(settings.host)
     monkeypatch.setenv(AUTH_VARIABLE, "user:password")
-    check_address(settings)
+    require_password(settings.host)
     assert settings.environment()["PREFECT_SERVER_API_AUTH_STRING"] == "user:password"
     assert settings.ui_url == "http://127.0.0.1:4200"
