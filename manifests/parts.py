@@ -158,9 +158,11 @@ class PartFolder:
             fsync_folder(self.folder)
             for name in journal.remove:
                 (self.folder / name).unlink(missing_ok=True)
-            fsync_folder(self.folder)
-            self._journal_path.unlink(missing_ok=True)
-            fsync_folder(self._state_folder)
+            if journal.remove:
+                fsync_folder(self.folder)
+            if self._journal_path.exists():
+                self._journal_path.unlink()
+                fsync_folder(self._state_folder)
         except OSError as error:
             raise explain_os_error(error, self.folder) from error
 

@@ -23,6 +23,7 @@ from manifests.columns import (
     unknown_columns,
 )
 from manifests.errors import DwmError
+from manifests.part_keys import held_keys, keys_among
 from manifests.parts import PartChange, PartFolder
 from manifests.schema import Row
 
@@ -83,9 +84,23 @@ class Table(Generic[RowT]):
         Raises:
             DwmError: no such row, or two of them.
         """
-        for row in self.rows(where=ds.field(self._key) == key):
-            return row
-        raise self._no_such_row(key)
+        row = self.find(key)
+        if row is None:
+            raise self._no_such_row(key)
+        return row
+
+    def find(self, key: str) -> RowT | None:
+        """The row with this key; None when there is none. Reads only the part that holds it.
+
+        Raises:
+            DwmError: two rows have it.
+        """
+        with self.parts.reading() as paths:
+            located = self._locate(paths, [key])
+            rows = [row for path in located for row in table_to_rows(self.row_class, self._load(path, [key]))]
+        if len(rows) > 1:
+            raise self._duplicate_error(key, list(located))
+        return rows[0] if rows else None
 
     def keys(self, where: ds.Expression | None = None) -> set[str]:
         """Keys of the rows that fit."""
@@ -267,9 +282,7 @@ class Table(Generic[RowT]):
 
     def _keys_in(self, path: Path, keys: Collection[str]) -> list[str]:
         """Which of ``keys`` a part holds, as often as it holds them."""
-        values = pa.array(list(keys), type=pa.string())
-        table = self._scan([path], [self._key], ds.field(self._key).isin(values))
-        return list(table.column(self._key).to_pylist())
+        return keys_among(held_keys(path, lambda: self._scan([path], [self._key], None).column(self._key)), keys)
 
     def _locate(self, paths: Iterable[Path], keys: Collection[str]) -> dict[Path, list[str]]:
         """Parts that hold any of ``keys``, with those that they hold."""

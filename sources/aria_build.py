@@ -38,7 +38,6 @@ from sources.building import (
     hash_once,
     is_same,
     keep_decisions,
-    row_of,
 )
 from sources.synthetic.marks import is_generated
 
@@ -170,7 +169,7 @@ def ingest_capture(dataset_root: Path, work: CaptureWork) -> BuildReport | None:
     """
     dataset = Dataset.open(dataset_root)
     row = _row(work, 0)
-    before = row_of(dataset, row.clip_id)
+    before = dataset.clips.find(row.clip_id)
     if work.settings.windows == 1 and before is not None:
         done = _finished(dataset, before, row)
         if done is not None:
@@ -312,7 +311,7 @@ def _window(  # noqa: PLR0917
     sampling: ClipSampling,
 ) -> BuildReport:
     row = _row(work, number)
-    before = row_of(dataset, row.clip_id)
+    before = dataset.clips.find(row.clip_id)
     done = None if before is None else _finished(dataset, before, row)
     if done is not None:
         return done
@@ -341,7 +340,7 @@ def _guarded(
 
 def _kept(dataset: Dataset, row: Clip) -> BuildReport:
     """Write a row and say what became of its clip."""
-    dataset.clips.upsert([keep_decisions(row, row_of(dataset, row.clip_id))])
+    dataset.clips.upsert([keep_decisions(row, dataset.clips.find(row.clip_id))])
     if row.status is ClipStatus.FAILED:
         _LOGGER.warning("%s: %s", row.recording_id, row.reason)
         return BuildReport(failures=(BuildFailure.of(row),))

@@ -96,11 +96,6 @@ class BuildReport(BaseModel):
         )
 
 
-def row_of(dataset: Dataset, clip_id: str) -> Clip | None:
-    """The row of a clip that was made before; None when there is none."""
-    return next(dataset.clips.rows(where=ds.field("clip_id") == clip_id), None)
-
-
 def is_same(dataset: Dataset, before: Clip, row: Clip, columns: Sequence[str] = Clip.FILE_COLUMNS) -> bool:
     """Whether a clip has been made from the same inputs with the same settings, and has its files.
 

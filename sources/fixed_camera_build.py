@@ -30,7 +30,6 @@ from sources.building import (
     build_in_worker,
     is_same,
     keep_decisions,
-    row_of,
 )
 from sources.captions import open_captioner
 from sources.fixed_camera_clip import (
@@ -146,7 +145,7 @@ class _ChunkBuilder:
 
     def _finished(self, row: Clip) -> BuildReport | None:
         """What to say about a clip that was made, or left out by a rule, from the same inputs with these settings."""
-        before = row_of(self._dataset, row.clip_id)
+        before = self._dataset.clips.find(row.clip_id)
         if before is None:
             return None
         if is_same(self._dataset, before, row, FILE_COLUMNS):
@@ -156,7 +155,7 @@ class _ChunkBuilder:
 
     def _kept(self, row: Clip) -> BuildReport:
         """Write a row and say what became of its clip."""
-        self._dataset.clips.upsert([keep_decisions(row, row_of(self._dataset, row.clip_id))])
+        self._dataset.clips.upsert([keep_decisions(row, self._dataset.clips.find(row.clip_id))])
         if row.status is ClipStatus.FAILED:
             _LOGGER.warning("%s: %s", row.recording_id, row.reason)
             return BuildReport(failures=(BuildFailure.of(row),))

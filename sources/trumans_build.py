@@ -24,7 +24,6 @@ from sources.building import (
     hash_once,
     is_same,
     keep_decisions,
-    row_of,
     write_new,
 )
 from sources.trumans import TrumansRecording, open_trumans
@@ -123,7 +122,7 @@ class _ChunkBuilder:
         self, request: RecordingRequest, recording: TrumansRecording, window: ClipWindow, hashes: dict[str, str]
     ) -> BuildReport:
         row = self._row(request, window, hashes)
-        before = row_of(self._dataset, row.clip_id)
+        before = self._dataset.clips.find(row.clip_id)
         if before is not None and is_same(self._dataset, before, row):
             return BuildReport(unchanged=1)
         start = time.perf_counter()

@@ -19,7 +19,7 @@ from render.body import DEFAULT_BODY_PATH, load_body
 from render.mesh_renderer import MeshRenderer
 from render.triplet import measure_triplet
 from render.video import write_video
-from sources.building import keep_decisions, row_of
+from sources.building import keep_decisions
 from sources.official_clip import stored_name
 from sources.twin_camera import TwinCamera, read_camera
 from sources.twin_hands import TwinHands, read_hands
@@ -91,7 +91,7 @@ def build_twin(dataset_root: Path, request: TwinRequest) -> TwinReport:
     hands = None if request.hands is None else read_hands(request.hands)
     dataset = Dataset.create_or_open(dataset_root)
     row = _empty_row(request, hashes)
-    before = row_of(dataset, row.clip_id)
+    before = dataset.clips.find(row.clip_id)
     if before is not None and _is_whole(dataset, before, row):
         return _report(dataset, before, made=False)
     made = _write_clip(dataset, request, camera, hands, row)

@@ -293,3 +293,22 @@ def test_update_changes_the_fields_that_are_named_and_no_others(tmp_path: Path) 
         table.update("clip-0009", prompt="new")
     assert_one_line(caught.value, "no row with clip_id 'clip-0009'")
     assert table.count() == 6
+
+
+def test_keys_are_found_in_parts_whatever_their_order_and_after_they_are_written_anew(tmp_path: Path) -> None:
+    table = clips_table(tmp_path)
+    table.append(clip(number) for number in range(0, 300, 2))
+    part = part_files(table)[0]
+    assert table.find("clip-0150") == clip(150)
+    assert table.find("clip-0151") is None
+    rows = pq.read_table(part)
+    pq.write_table(rows.take(list(reversed(range(len(rows))))), part)  # somebody's own writer, not sorted
+    assert table.find("clip-0150") == clip(150)
+    assert table.find("clip-0298") == clip(298)
+    pq.write_table(rows.slice(0, 10), part)
+    assert table.find("clip-0018") == clip(18)
+    assert table.find("clip-0150") is None
+    shutil.copy(part, part.with_name("copied.parquet"))
+    with pytest.raises(DwmError) as caught:
+        table.find("clip-0018")
+    assert_one_line(caught.value, "clip-0018", "occurs more than once", "copied.parquet")
