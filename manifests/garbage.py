@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from manifests.atomic import explain_os_error
 from manifests.dataset import Dataset
 from manifests.dataset_files import DatasetFile, files_under, named_files, shard_clip_ids
+from manifests.schema import Run, RunStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class GarbageItem:
     """A file or folder that can go.
 
     Attributes:
-        path: Relative to the dataset folder.
+        path: Relative to the dataset folder; ``../<run>/...`` for a run beside it.
         size: Bytes, of a folder with all it holds.
         reason: Why nothing needs it.
     """
@@ -52,7 +54,8 @@ def collect(dataset: Dataset, *, dry_run: bool = True, min_age_s: float = 3600.0
     """Find, and unless ``dry_run`` remove, what no row refers to.
 
     That is: folders of clips that are not in the manifest, other files in clip folders that no row names, generated
-    videos without a row, latent shards none of whose clips exist, and unfinished files of killed processes.
+    videos without a row, latent shards none of whose clips exist, checkpoints that the rows of a finished run do
+    not name, and unfinished files of killed processes.
 
     Args:
         dataset: The dataset.
@@ -70,6 +73,8 @@ def collect(dataset: Dataset, *, dry_run: bool = True, min_age_s: float = 3600.0
             entry = _garbage_entry(dataset, file, known_clips)
             if entry is not None:
                 found[entry].append(file)
+    for path, files in _unnamed_checkpoints(dataset):
+        found[path, "a checkpoint that its run does not name"] = files
     newest_allowed = time.time() - min_age_s
     old = {entry: files for entry, files in found.items() if max(f.modified_at for f in files) <= newest_allowed}
     items = tuple(
@@ -106,6 +111,29 @@ def _shard_entry(dataset: Dataset, file: DatasetFile, known_clips: set[str]) -> 
     if clip_ids and clip_ids.isdisjoint(known_clips):
         return file.path, "latents of clips that are no longer in the manifest"
     return None
+
+
+def _unnamed_checkpoints(dataset: Dataset) -> Iterator[tuple[str, list[DatasetFile]]]:
+    """Folders of checkpoints, with their files, of runs that have ended and whose rows name others."""
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for run in dataset.runs.rows():
+        runs[run.run_path].append(run)
+    for run_path, rows in sorted(runs.items()):
+        if any(run.status is RunStatus.RUNNING for run in rows):
+            continue
+        named = {step for run in rows for step in run.checkpoints}
+        for folder in sorted(dataset.absolute(f"{run_path}/checkpoints").glob("step-*")):
+            number = folder.name.removeprefix("step-")
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            if files and number.isdecimal() and int(number) not in named:
+                path = f"{run_path}/checkpoints/{folder.name}"
+                yield path, [_file_in(folder, path, file) for file in files]
+
+
+def _file_in(folder: Path, path: str, file: Path) -> DatasetFile:
+    status = file.stat()
+    name = f"{path}/{file.relative_to(folder).as_posix()}"
+    return DatasetFile(path=name, size=status.st_size, modified_at=status.st_mtime)
 
 
 def _remove(dataset: Dataset, path: str) -> None:

@@ -17,7 +17,7 @@ from manifests.dataset import Dataset
 from manifests.errors import DwmError
 from manifests.explain import explain_clip, resolve_clip_id
 from manifests.garbage import collect
-from manifests.schema import Clip, Generation, Source, Split
+from manifests.schema import Clip, Generation, Run, RunStatus, Source, Split
 from manifests.splits import SplitPolicy, assign_splits
 from tests.helpers_manifest import MADE_AT, assert_one_line, clip, part_files
 
@@ -263,7 +263,9 @@ def litter(dataset: Dataset) -> dict[str, int]:
 
 
 def all_files(dataset: Dataset) -> set[str]:
-    return {path.relative_to(dataset.root).as_posix() for path in dataset.root.rglob("*") if path.is_file()}
+    """Files of the dataset without the locks of its tables, which readers make."""
+    files = (path for path in dataset.root.rglob("*") if path.is_file() and path.name != "lock")
+    return {path.relative_to(dataset.root).as_posix() for path in files}
 
 
 def test_garbage_is_listed_with_sizes_and_stays_in_a_dry_run(dataset: Dataset) -> None:
@@ -284,6 +286,25 @@ def test_garbage_is_removed_and_nothing_else(dataset: Dataset) -> None:
     assert before <= all_files(dataset)
     assert check_manifest(dataset, verify_hashes=True) == []
     assert collect(dataset, min_age_s=0).items == ()
+
+
+def test_checkpoints_that_no_row_of_a_finished_run_names_are_garbage(dataset: Dataset) -> None:
+    facts = {"base_hash": "b", "dataset_hash": "d", "config_json": "{}"}
+    done, running = dataset.root.parent / "done", dataset.root / "running"
+    for folder in (done, running):
+        for step in (100, 200, 300):
+            (folder / f"checkpoints/step-{step:06d}/adapter").mkdir(parents=True)
+            (folder / f"checkpoints/step-{step:06d}/adapter/weights.safetensors").write_bytes(b"1234567")
+    dataset.runs.append([
+        Run(run_id="a", run_path="../done", checkpoints=(300,), status=RunStatus.COMPLETED, **facts),
+        Run(run_id="b", run_path="../done", checkpoints=(200,), status=RunStatus.FAILED, **facts),
+        Run(run_id="c", run_path="running", checkpoints=(), status=RunStatus.RUNNING, **facts),
+    ])  # fmt: skip
+    report = collect(dataset, min_age_s=0)
+    assert [(item.path, item.size) for item in report.items] == [("../done/checkpoints/step-000100", 7)]
+    collect(dataset, dry_run=False, min_age_s=0)
+    assert sorted(path.name for path in (done / "checkpoints").iterdir()) == ["step-000200", "step-000300"]
+    assert len(list((running / "checkpoints").iterdir())) == 3
 
 
 def test_what_changed_a_moment_ago_is_left_to_a_running_build(dataset: Dataset) -> None:
