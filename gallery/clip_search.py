@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from urllib.parse import urlencode
 
 import pyarrow as pa
@@ -21,23 +20,13 @@ _SHOWN = ("clip_id", "source", "split", "status", "review", "action_label", "pro
           "static_path", "scene_id", "recording_id", "flags")  # fmt: skip
 _SEARCHED = ("clip_id", "prompt", "action_label", "scene_id", "recording_id", "reason")
 
-
-class _Filter(StrEnum):
-    """Columns that have a list to choose from."""
-
-    STATUS = "status"
-    SPLIT = "split"
-    SOURCE = "source"
-    REVIEW = "review"
-
-
 FILTERS: dict[str, tuple[str, ...]] = {
-    _Filter.STATUS.value: tuple(ClipStatus),
-    _Filter.SPLIT.value: (*Split, NO_VALUE),
-    _Filter.SOURCE.value: tuple(Source),
-    _Filter.REVIEW.value: (*Review, NO_VALUE),
+    "status": tuple(ClipStatus),
+    "split": (*Split, NO_VALUE),
+    "source": tuple(Source),
+    "review": (*Review, NO_VALUE),
 }
-"""What can be chosen in each list."""
+"""Columns that have a list to choose from, and what it offers."""
 
 
 class ClipQuery(BaseModel):
@@ -128,10 +117,10 @@ def _sorted(table: pa.Table) -> pa.Table:
 
 def _mask(table: pa.Table, query: ClipQuery) -> pa.ChunkedArray:
     mask = pc.is_valid(table.column("clip_id"))
-    for name in _Filter:
-        wanted = getattr(query, name.value)
+    for name in FILTERS:
+        wanted = getattr(query, name)
         if wanted:
-            column = table.column(name.value)
+            column = table.column(name)
             chosen = pc.is_null(column) if wanted == NO_VALUE else pc.equal(column, wanted)
             mask = pc.and_(mask, pc.fill_null(chosen, False))
     words = query.words.split()
